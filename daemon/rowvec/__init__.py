@@ -1,0 +1,1 @@
+"""rowvec keeps vector embeddings true to the rows of a Postgres database."""

@@ -1,0 +1,74 @@
+"""The one error tree. What to do with an error is decided in `retry.py`, what to exit with stands here."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RowvecError(Exception):
+    """Root of every error that rowvec raises on purpose.
+
+    Args:
+        message: what is wrong, one sentence, stable enough to group by.
+        hint: what the reader can do about it.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".rstrip()
+
+
+class ConfigurationError(RowvecError):
+    """A setting, a right or an installation is wrong; starting again won't help."""
+
+    exit_code = 78
+
+
+class SchemaOutdatedError(ConfigurationError):
+    """The database has no rowvec schema, or an older one than the program needs."""
+
+
+class SchemaNewerError(RowvecError):
+    """The database's schema was made by a newer program that marked the change as breaking."""
+
+    exit_code = 65
+
+
+class UsageError(RowvecError):
+    """What was asked for can't be done as asked: an unknown source, a table without a key."""
+
+    exit_code = 2
+
+
+class TryAgainError(RowvecError):
+    """Nothing is wrong but something is in the way: a lock, a busy folder."""
+
+    exit_code = 75
+
+
+class DatabaseUnavailableError(RowvecError):
+    """Postgres can't be reached at the moment, or the connection was cut."""
+
+    exit_code = 75
+
+
+class SourceUnreadableError(RowvecError):
+    """A source's rows can't be read (dropped table, missing right); its items wait."""
+
+
+class ModelUnavailableError(RowvecError):
+    """The model as a whole does not answer; its items wait and no retry is counted."""
+
+
+class ModelMisbehavedError(RowvecError):
+    """The model answered with something that is no set of vectors for the texts; counted as an attempt."""
+
+
+class TextRejectedError(RowvecError):
+    """The model refuses this text for good; the item fails at once."""
