@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any
+
+import asyncpg
+import pytest
+from database import Server, copied_database, create_template, drop_database, running_server
+
+Connect = Callable[[], Coroutine[Any, Any, asyncpg.Connection]]
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    with running_server() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def template(server: Server) -> Iterator[str]:
+    name = asyncio.run(create_template(server))
+    yield name
+    asyncio.run(drop_database(server, name))
+
+
+@pytest.fixture
+async def dsn(server: Server, template: str) -> AsyncIterator[str]:
+    """A migrated database with the models `first` (8 dimensions) and `second` (4)."""
+    async with copied_database(server, template) as found:
+        yield found
+
+
+@pytest.fixture
+async def connect(dsn: str) -> AsyncIterator[Connect]:
+    """Opens sessions of an application: each call a new one."""
+    opened: list[asyncpg.Connection] = []
+
+    async def open_session() -> asyncpg.Connection:
+        opened.append(await asyncpg.connect(dsn))
+        return opened[-1]
+
+    yield open_session
+    for connection in opened:
+        connection.terminate()
+
+
+@pytest.fixture
+async def app(connect: Connect) -> asyncpg.Connection:
+    """A session of the application."""
+    return await connect()

@@ -1,0 +1,84 @@
+"""A Postgres for the tests: ROWVEC_TEST_DATABASE_URL, a container on request, or the embedded one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+from rowvec.embedded import EmbeddedPostgres
+from rowvec.postgres.administration import migrate_database
+
+MODELS = {"first": 8, "second": 4}
+MAJOR = int(os.environ.get("ROWVEC_TEST_POSTGRES", "18"))
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running Postgres and how to name its databases."""
+
+    dsn: str
+
+    def dsn_for(self, database: str) -> str:
+        parts = urlsplit(self.dsn)
+        return urlunsplit(parts._replace(path=f"/{database}"))
+
+
+@contextlib.contextmanager
+def running_server() -> Iterator[Server]:
+    """Yield the Postgres that the environment asks for."""
+    if url := os.environ.get("ROWVEC_TEST_DATABASE_URL"):
+        yield Server(url)
+    elif os.environ.get("ROWVEC_TEST_CONTAINERS"):
+        from testcontainers.postgres import PostgresContainer  # noqa: PLC0415 - slow, and rarely asked for
+
+        with PostgresContainer(f"pgvector/pgvector:pg{MAJOR}", driver=None) as container:
+            yield Server(container.get_connection_url())
+    else:
+        with open_folder() as folder, EmbeddedPostgres(folder, major=MAJOR, durable=False) as postgres:
+            yield Server(postgres.dsn_for("postgres"))
+
+
+@contextlib.contextmanager
+def open_folder() -> Iterator[Path]:
+    """Yield a folder that an unprivileged user can reach, which pytest's own are not for root."""
+    with tempfile.TemporaryDirectory(prefix="rowvec-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o711)
+        yield Path(name) / "postgres"
+
+
+async def create_template(server: Server) -> str:
+    """Make a migrated database to copy from; return its name."""
+    name = f"rowvec_template_{uuid.uuid4().hex[:12]}"
+    await _run(server.dsn, f"CREATE DATABASE {name}")
+    await migrate_database(server.dsn_for(name), MODELS)
+    return name
+
+
+@contextlib.asynccontextmanager
+async def copied_database(server: Server, template: str) -> AsyncIterator[str]:
+    """Yield the DSN of a fresh copy."""
+    name = f"rowvec_test_{uuid.uuid4().hex[:12]}"
+    await _run(server.dsn, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    try:
+        yield server.dsn_for(name)
+    finally:
+        await _run(server.dsn, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def drop_database(server: Server, name: str) -> None:
+    await _run(server.dsn, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+async def _run(dsn: str, sql: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(sql)
+    finally:
+        await connection.close()
