@@ -1,0 +1,145 @@
+"""The words of the design as values: what flows from a changed row to its vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from rowvec.domain.lanes import Lane
+
+
+class Slot(NamedTuple):
+    """Where due items can be claimed: one index range of the queue."""
+
+    model: str
+    lane: Lane
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One row that a model's vectors must be brought up to date with.
+
+    Attributes:
+        id: of the queue row.
+        content_id: the row's key as text.
+        generation: tells older work from newer.
+        retry_count: failed attempts since the last change.
+        due_at: since when it has been due.
+    """
+
+    id: int
+    content_id: str
+    generation: int
+    retry_count: int
+    due_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Items leased together: one slot, one token."""
+
+    slot: Slot
+    token: UUID
+    items: Sequence[Item]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A watched table, as far as the way of the data needs it."""
+
+    content_type: str
+    labels: Sequence[str]
+    template: str | None
+    chunking: str
+    chunk_characters: int
+    chunk_overlap: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row as it is now: the watched columns as a JSON array, in the order of `Source.labels`."""
+
+    content_id: str
+    owner: str | None
+    fields: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a row's text; the unit that is embedded.
+
+    Attributes:
+        index: position in the row, from 0.
+        text: what is embedded.
+        hash: SHA-256 of the text in UTF-8, 32 bytes.
+        repeat: how many times the same text stood in this row before.
+    """
+
+    index: int
+    text: str
+    hash: bytes
+    repeat: int
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """An item with the text it has now. No chunks: the row is gone or has nothing to say."""
+
+    item: Item
+    owner: str | None = None
+    chunks: Sequence[Chunk] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """What one fold did.
+
+    Attributes:
+        locked: false when another daemon is folding; then nothing was done.
+        last_id: the last change that was looked at, None when there was none.
+        folded: how many changes became items and are gone.
+        slots: where the items went.
+    """
+
+    locked: bool
+    last_id: int | None = None
+    folded: int = 0
+    slots: Sequence[Slot] = field(default=())
+
+
+class StoredChunk(NamedTuple):
+    """A chunk that a model's table holds for a row, without its embedding."""
+
+    content_id: str
+    hash: bytes
+    repeat: int
+    index: int
+    owner: str | None
+    provider_revision: str
+    prefix: str
+
+
+class EmbedderTraits(NamedTuple):
+    """What makes two vectors of a model comparable: recorded with each, and part of what may be reused."""
+
+    provider_revision: str
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the items of one store.
+
+    Attributes:
+        current: ids whose vectors now hold the last change.
+        superseded: ids stored, and queued again because the row changed meanwhile.
+        refused: ids whose token was no longer valid, or that a writer was holding: nothing was stored.
+    """
+
+    current: Sequence[int] = ()
+    superseded: Sequence[int] = ()
+    refused: Sequence[int] = ()

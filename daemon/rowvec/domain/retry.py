@@ -1,0 +1,87 @@
+"""What to do with an error: the one place that decides between waiting, trying again and giving up."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from rowvec.domain.errors import (
+    DatabaseUnavailableError,
+    ModelUnavailableError,
+    RowvecError,
+    SourceUnreadableError,
+    TextRejectedError,
+)
+
+BASE_SECONDS: Final = 2.0
+LONGEST_SECONDS: Final = 600.0
+
+
+class Action(Enum):
+    """What becomes of the items of a failed batch."""
+
+    WAIT = auto()
+    """Not the items' fault: back in the queue, no attempt counted, the model or source rests."""
+    SPLIT = auto()
+    """Some item of several is at fault: try the halves, so that one never holds back the others."""
+    RETRY = auto()
+    """Count the attempt and try again later, or give up after the last."""
+    FAIL = auto()
+    """Trying again can't help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """How often, and how far apart.
+
+    Attributes:
+        most: attempts before an item is given up, at least 1.
+    """
+
+    most: int
+
+    def delay_seconds(self, retry_count: int, chance: random.Random) -> float | None:
+        """Return how long to wait before the next attempt; None when there is none left.
+
+        Exponential with full jitter, so that items that failed together don't come back together
+        (Brooker, "Exponential Backoff And Jitter", 2015), but never under half the step.
+
+        Args:
+            retry_count: failed attempts before this one.
+            chance: the source of randomness.
+        """
+        if retry_count + 1 >= self.most:
+            return None
+        step = min(BASE_SECONDS * 2.0**retry_count, LONGEST_SECONDS)
+        return step * chance.uniform(0.5, 1.0)
+
+
+def decide(error: Exception, items: int) -> Action:
+    """Say what to do with the items of a batch that ended in an error.
+
+    Args:
+        error: what was raised while reading, embedding or storing them.
+        items: how many there were, at least 1.
+    """
+    match error:
+        case ModelUnavailableError() | DatabaseUnavailableError() | SourceUnreadableError():
+            return Action.WAIT
+        case _ if items > 1:
+            return Action.SPLIT
+        case TextRejectedError():
+            return Action.FAIL
+        case _:
+            return Action.RETRY
+
+
+def describe(error: Exception) -> tuple[str, str]:
+    """Return a stable sentence that people can group by, and the detail.
+
+    Args:
+        error: what an item failed with.
+    """
+    if isinstance(error, RowvecError):
+        return error.message, error.hint
+    return f"Unexpected error: {type(error).__name__}.", str(error)

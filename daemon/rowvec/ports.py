@@ -1,0 +1,180 @@
+"""The Protocols between rooms. `app.py` alone knows who stands behind them."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Protocol, TypeAlias
+from uuid import UUID
+
+from rowvec.domain.items import (
+    Claim,
+    Document,
+    EmbedderTraits,
+    Fold,
+    Outcome,
+    Row,
+    Slot,
+    Source,
+)
+
+Embedding: TypeAlias = "array[float]"
+"""A vector as 32-bit floats (type code `f`), as long as its model has dimensions."""
+
+
+class Embedder(Protocol):
+    """A model that turns texts into vectors."""
+
+    @property
+    def name(self) -> str:
+        """The model's name, as in `rowvec.model`."""
+
+    @property
+    def dimensions(self) -> int:
+        """The length of its vectors."""
+
+    @property
+    def traits(self) -> EmbedderTraits:
+        """What its stored vectors are marked with."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many requests it may have at once."""
+
+    @property
+    def request_texts(self) -> int:
+        """The most texts of one request."""
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
+        """Embed texts of rows, 1 to `request_texts` of them; one vector a text, in their order.
+
+        Raises:
+            ModelUnavailableError: the model as a whole does not answer.
+            ModelMisbehavedError: the answer is no set of vectors for the texts.
+            TextRejectedError: the model refuses a text for good.
+        """
+
+    async def embed_query(self, text: str) -> Embedding:
+        """Embed the text of a search; raises as `embed`."""
+
+    async def close(self) -> None:
+        """Free threads and connections."""
+
+
+class ChangeLog(Protocol):
+    """The changes that triggers append, and their way into the queue."""
+
+    async def fold(self, floor: int, batch: int) -> Fold:
+        """Turn the oldest changes into items, in one transaction.
+
+        Args:
+            floor: change ids below it are not looked at.
+            batch: the most changes to take (twice, where many are removals).
+        """
+
+    async def append_backfill(self, max_waiting: int) -> int:
+        """Append a page of changes for each source whose old rows are not queued yet; return how many.
+
+        Args:
+            max_waiting: sources with so many bulk items waiting are left for later.
+        """
+
+
+class ItemQueue(Protocol):
+    """Items and their leases."""
+
+    async def probe(self, models: Sequence[str], since: datetime) -> Sequence[Slot]:
+        """Return the slots with due items, of those due at or after `since`."""
+
+    async def claim(self, slot: Slot, token: UUID, limit: int, since: datetime) -> Claim:
+        """Lease up to `limit` items of a slot, of those due at or after `since`."""
+
+    async def release(self, claim: Claim, ids: Sequence[int], delay_seconds: float) -> None:
+        """Give leases back without counting an attempt."""
+
+    async def fail(self, claim: Claim, delays: Mapping[int, float | None], message: str, detail: str) -> None:
+        """Count a failed attempt of items.
+
+        Args:
+            claim: the items and their token.
+            delays: item id to seconds until the next attempt, None to give the item up.
+            message: a stable sentence.
+            detail: whatever helps a person.
+        """
+
+
+class RowReader(Protocol):
+    """The application's rows as they are now."""
+
+    async def sources(self) -> Mapping[str, Source]:
+        """Return what is watched, by content type."""
+
+    async def read(self, content_type: str, content_ids: Sequence[str]) -> Sequence[Row]:
+        """Return the rows that exist.
+
+        Raises:
+            SourceUnreadableError: the table is gone or may not be read.
+        """
+
+
+class VectorStore(Protocol):
+    """The vectors of all models."""
+
+    async def find(
+        self, model: str, traits: EmbedderTraits, hashes: Collection[bytes]
+    ) -> Mapping[bytes, Embedding]:
+        """Return the vectors that the model holds already, by chunk hash."""
+
+    async def store(
+        self,
+        claim: Claim,
+        traits: EmbedderTraits,
+        documents: Sequence[Document],
+        embeddings: Mapping[bytes, Embedding],
+    ) -> Outcome:
+        """Bring the vectors of rows up to date and end their items, in one transaction.
+
+        Args:
+            claim: holds the token that must still be valid.
+            traits: what new vectors are marked with.
+            documents: the rows as they were read.
+            embeddings: a vector for each chunk, by hash.
+        """
+
+
+class WakeSource(Protocol):
+    """NOTIFY, and the mark that spares writers from sending it."""
+
+    def listen(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
+        """Listen on a connection of its own; yields once for each wake-up.
+
+        Raises:
+            DatabaseUnavailableError: while connecting, or from the iterator when the connection is lost.
+        """
+
+    async def mark_awake(self, seconds: float) -> None:
+        """Tell writers that they need not notify for a while."""
+
+    async def clear_awake(self) -> None:
+        """Tell writers to notify."""
+
+    async def notify(self) -> None:
+        """Wake the other daemons."""
+
+
+class Presence(Protocol):
+    """This daemon among the others."""
+
+    async def beat(self) -> None:
+        """Say that this daemon lives."""
+
+    async def leave(self) -> None:
+        """Say that it has ended in good order."""
+
+    async def release_lost(self) -> int:
+        """Give back the leases of silent daemons; return how many items."""
+
+    async def renew(self, tokens: Collection[UUID]) -> None:
+        """Prolong the leases of the claims under way; give back this daemon's others."""

@@ -1,0 +1,163 @@
+"""What commands ask of the database, each on a direct connection of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import asyncpg
+from pgvector import Vector
+from pgvector.asyncpg import register_vector
+
+from rowvec.domain.errors import ConfigurationError, TryAgainError
+from rowvec.ports import Embedding
+from rowvec.postgres.connections import close, connect, translated
+from rowvec.postgres.migrations import Migration, check_schema, migrate
+from rowvec.postgres.statements import quote_identifier, statement
+
+LOCK_SECONDS: Final = 3
+LOCK_TRIES: Final = 5
+
+
+class Administration:
+    """The commands' side of the database.
+
+    Args:
+        connection: a direct one, synchronous commit on.
+        vector_schema: where pgvector lives.
+    """
+
+    def __init__(self, connection: asyncpg.Connection[asyncpg.Record], vector_schema: str) -> None:
+        self._connection = connection
+        self._vector = quote_identifier(vector_schema) + ".vector"
+
+    async def add_models(self, models: dict[str, int]) -> list[str]:
+        """Register models that are not yet known, name to dimensions; return the new ones.
+
+        Raises:
+            ConfigurationError: a known model has other dimensions.
+        """
+        known = {row["name"]: row["dimensions"] for row in await self._fetch("list_models")}
+        check_dimensions(known, models)
+        added = [name for name in models if name not in known]
+        for name in added:
+            await self._fetch("add_model", name, models[name])
+        return added
+
+    async def watch(self, *arguments: object) -> bool:
+        """Watch a table (arguments as `sql/queries/watch_table.sql`); false when nothing changed."""
+        return bool((await self._patiently("watch_table", *arguments))[0]["changed"])
+
+    async def unwatch(self, content_type: str) -> None:
+        """End a watch; its items and vectors go."""
+        await self._patiently("unwatch_source", content_type)
+
+    async def sources(self) -> list[dict[str, Any]]:
+        """Return what is watched."""
+        return await self._fetch("list_sources")
+
+    async def models(self) -> list[dict[str, Any]]:
+        """Return the registered models."""
+        return await self._fetch("list_models")
+
+    async def status(self) -> dict[str, Any]:
+        """Return daemons, models, waiting changes and items by lane, from one snapshot."""
+        async with self._connection.transaction(isolation="repeatable_read", readonly=True):
+            return {
+                "daemons": await self._fetch("list_daemons"),
+                "models": await self._fetch("list_models"),
+                "changes": (await self._fetch("count_changes"))[0]["changes"],
+                "items": await self._fetch("count_items"),
+            }
+
+    async def failed(self, limit: int) -> list[dict[str, Any]]:
+        """Return items that were given up, the newest first."""
+        return await self._fetch("list_failed", limit)
+
+    async def retry_failed(self, content_type: str | None, content_id: str | None, model: str | None) -> int:
+        """Queue failed items again; return how many."""
+        rows = await self._fetch("retry_failed", content_type, content_id, model)
+        await self._fetch("notify_daemons")
+        return len(rows)
+
+    async def search(
+        self,
+        query: str,
+        embedding: Embedding,
+        owner: str | None,
+        content_types: Sequence[str] | None,
+        model: str | None,
+        limit: int,
+    ) -> list[dict[str, Any]]:
+        """Return the rows nearest to an embedding."""
+        vector = Vector(embedding.tolist())
+        return await self._fetch("search_vectors", query, vector, owner, content_types, model, limit)
+
+    async def execute(self, sql: str, *arguments: object) -> list[dict[str, Any]]:
+        """Run a statement of the caller's own (the demo's tables and rows)."""
+        with translated():
+            return [dict(row) for row in await self._connection.fetch(sql, *arguments)]
+
+    async def _fetch(self, name: str, *arguments: object) -> list[dict[str, Any]]:
+        return await self.execute(statement(name, vector=self._vector), *arguments)
+
+    async def _patiently(self, name: str, *arguments: object) -> list[dict[str, Any]]:
+        """Run DDL without standing in the way: writers queue up behind a waiting lock."""
+        for attempt in range(LOCK_TRIES):
+            try:
+                async with self._connection.transaction():
+                    await self._connection.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+                    return await self._fetch(name, *arguments)
+            except TryAgainError:
+                if attempt + 1 == LOCK_TRIES:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+
+def check_dimensions(known: dict[str, int], wanted: dict[str, int]) -> None:
+    """Refuse models whose table holds vectors of another length.
+
+    Raises:
+        ConfigurationError: with both numbers.
+    """
+    for name, dimensions in wanted.items():
+        if known.get(name, dimensions) != dimensions:
+            raise ConfigurationError(
+                f'The model "{name}" is set to {dimensions} dimensions, but its table holds {known[name]}.',
+                f"Correct ROWVEC_MODEL_{name.upper()}_DIMENSIONS, or give the new model another name.",
+            )
+
+
+@asynccontextmanager
+async def administration(dsn: str) -> AsyncIterator[Administration]:
+    """Connect for commands; the schema must fit the program.
+
+    Raises:
+        RowvecError: as `connect` and `check_schema`.
+    """
+    connection = await connect(dsn)
+    try:
+        await check_schema(connection)
+        yield await _prepare(connection)
+    finally:
+        await close(connection)
+
+
+async def migrate_database(dsn: str, models: dict[str, int]) -> tuple[list[Migration], list[str]]:
+    """Migrate, and register models; return the new migrations and models."""
+    connection = await connect(dsn)
+    try:
+        applied = await migrate(connection)
+        added = await (await _prepare(connection)).add_models(models)
+    finally:
+        await close(connection)
+    return applied, added
+
+
+async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> Administration:
+    with translated():
+        server = await connection.fetchrow(statement("show_server"))
+        assert server is not None  # noqa: S101 - a SELECT without FROM has one row
+        await register_vector(connection, schema=server["vector_schema"])
+    return Administration(connection, server["vector_schema"])

@@ -1,0 +1,63 @@
+"""Changes and the fold: the only way into the queue."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rowvec.domain.items import Fold, Slot
+from rowvec.domain.lanes import Lane
+from rowvec.postgres.connections import Connection, Database
+
+PARENT_TABLE = "rowvec.vector"
+
+
+class PostgresChangeLog:
+    """`rowvec.change` and what becomes of its lines.
+
+    Args:
+        database: an open pool.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def fold(self, floor: int, batch: int) -> Fold:
+        """See `ports.ChangeLog.fold`."""
+        async with self._database.transaction() as connection:
+            look = await self._row(connection, "lock_fold", floor)
+            if not look["locked"]:
+                return Fold(locked=False)
+            if not look["changes"]:
+                return Fold(locked=True)
+            folded = await self._row(connection, "fold_changes", floor, batch)
+            if folded["removed_ids"]:
+                await self._remove(connection, folded["removed_types"], folded["removed_ids"])
+        slots = zip(folded["models"], map(Lane, folded["lanes"]), folded["content_types"], strict=True)
+        return Fold(True, folded["last_id"], folded["folded"], [Slot(*slot) for slot in slots])  # noqa: FBT003
+
+    async def append_backfill(self, max_waiting: int) -> int:
+        """See `ports.ChangeLog.append_backfill`."""
+        sources = await self._database.fetch("list_unfilled_sources", max_waiting)
+        appended = 0
+        for source in sources:
+            rows = await self._database.fetch("append_backfill", source["content_type"])
+            appended += rows[0]["appended"] or 0
+        return appended
+
+    async def _remove(self, connection: Connection, types: list[str], ids: list[str]) -> None:
+        """Void the items and remove the vectors of rows, never waiting for a writer.
+
+        Above READ COMMITTED the trigger could not do it; below, this finds nothing left. Vectors that a writer
+        holds at this moment are left: the item's own completion removes them once more.
+        """
+        await connection.execute(self._database.sql("void_items"), types, ids)
+        held = await connection.fetch(self._database.sql("lock_vectors", PARENT_TABLE), types, ids)
+        busy = {(row["content_type"], row["content_id"]) for row in held if not row["locked"]}
+        gone = {(row["content_type"], row["content_id"]) for row in held} - busy
+        if gone:
+            await connection.execute(
+                self._database.sql("delete_rows", PARENT_TABLE), *map(list, zip(*sorted(gone), strict=True))
+            )
+
+    async def _row(self, connection: Connection, name: str, *arguments: object) -> Any:  # noqa: ANN401 - a record
+        return await connection.fetchrow(self._database.sql(name), *arguments)

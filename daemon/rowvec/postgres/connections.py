@@ -1,0 +1,223 @@
+"""Connections: the pool, the binary codec of vectors, and what their errors mean."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final, TypeAlias
+
+import asyncpg
+from pgvector.asyncpg import register_vector
+
+from rowvec.domain.errors import (
+    ConfigurationError,
+    DatabaseUnavailableError,
+    RowvecError,
+    SchemaOutdatedError,
+    SourceUnreadableError,
+    TryAgainError,
+    UsageError,
+)
+from rowvec.postgres.statements import quote_identifier, statement
+
+Connection: TypeAlias = (
+    "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+)
+
+CONNECT_SECONDS: Final = 10.0
+COMMAND_SECONDS: Final = 60.0
+CLOSE_SECONDS: Final = 5.0
+POOL_SIZE: Final = 8
+
+_UNAVAILABLE: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.OperatorInterventionError,
+)
+_MISSING: Final = (
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedFunctionError,
+    asyncpg.InvalidSchemaNameError,
+)
+_REFUSED: Final = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+
+
+def translate(error: Exception) -> Exception:
+    """Return what a driver's error means to the rest of the program; an unknown one stays as it is.
+
+    Args:
+        error: raised by asyncpg or the network below it.
+    """
+    state = getattr(error, "sqlstate", None)
+    hint = getattr(error, "hint", None) or ""
+    match error:
+        case RowvecError():
+            return error
+        case _ if state == "RV001":
+            return UsageError(str(error), hint)
+        case _ if state == "RV002":
+            return SourceUnreadableError(str(error), hint)
+        case asyncpg.InsufficientPrivilegeError():
+            return ConfigurationError(
+                f"The database role lacks a right: {error}.",
+                "Connect as the role that ran `rowvec migrate`, or let it grant what is missing.",
+            )
+        case asyncpg.LockNotAvailableError():
+            return TryAgainError("The table is locked by another transaction.", "Try again in a moment.")
+        case _ if isinstance(error, _MISSING):
+            return SchemaOutdatedError(
+                f"The database is not prepared: {error}.", "Run `rowvec migrate` first."
+            )
+        case _ if isinstance(error, _REFUSED):
+            return ConfigurationError(f"Postgres refuses the connection: {error}.", "Check DATABASE_URL.")
+        case _ if isinstance(error, _UNAVAILABLE):
+            return DatabaseUnavailableError(f"Postgres can't be reached: {error or type(error).__name__}.")
+        case _:
+            return error
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise our own errors in place of the driver's."""
+    try:
+        yield
+    except Exception as error:
+        meaning = translate(error)
+        if meaning is error:
+            raise
+        raise meaning from error
+
+
+def keep_alive(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Let the kernel notice a peer that is gone: asyncpg leaves SO_KEEPALIVE off."""
+    transport: Any = connection._transport  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public way
+    wire = transport.get_extra_info("socket")
+    if wire is None or wire.family == socket.AF_UNIX:
+        return
+    for level, option, value in (
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000),
+    ):
+        wire.setsockopt(level, option, value)
+
+
+async def connect(dsn: str) -> asyncpg.Connection[asyncpg.Record]:
+    """Open a direct connection, for commands and the listener.
+
+    Args:
+        dsn: a libpq connection string.
+
+    Raises:
+        DatabaseUnavailableError: Postgres can't be reached.
+        ConfigurationError: it refuses the role or the database, or the string makes no sense.
+    """
+    try:
+        with translated():
+            connection = await asyncpg.connect(
+                dsn,
+                timeout=CONNECT_SECONDS,
+                command_timeout=COMMAND_SECONDS,
+                server_settings={"application_name": "rowvec"},
+            )
+    except (asyncpg.ClientConfigurationError, ValueError) as error:
+        raise ConfigurationError("DATABASE_URL is no connection string.", str(error)) from error
+    keep_alive(connection)
+    return connection
+
+
+async def close(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Close a connection; a server that no longer answers is waited for a few seconds."""
+    try:
+        await connection.close(timeout=CLOSE_SECONDS)
+    except _UNAVAILABLE:
+        connection.terminate()
+
+
+class Database:
+    """A pool of connections that know vectors.
+
+    Args:
+        dsn: a libpq connection string.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self.vector_schema = "public"
+
+    @property
+    def vector_type(self) -> str:
+        """The quoted name of pgvector's type: the extension may live in any schema."""
+        return quote_identifier(self.vector_schema) + ".vector"
+
+    async def open(self) -> None:
+        """Connect; raises as `connect`, or ConfigurationError without pgvector."""
+        connection = await connect(self._dsn)
+        try:
+            schema = (await connection.fetchrow(statement("show_server")))["vector_schema"]  # type: ignore[index]
+        finally:
+            await close(connection)
+        if schema is None:
+            raise SchemaOutdatedError(
+                "The extension vector is not installed here.", "Run `rowvec migrate` first."
+            )
+        self.vector_schema = schema
+        with translated():
+            self._pool = await asyncpg.create_pool(
+                self._dsn,
+                min_size=0,
+                max_size=POOL_SIZE,
+                timeout=CONNECT_SECONDS,
+                command_timeout=COMMAND_SECONDS,
+                init=self._prepare,
+                # A lost claim, store or completion is done again: vectors and the end of their item are one
+                # transaction. An fsync each would buy nothing.
+                server_settings={"application_name": "rowvec", "synchronous_commit": "off"},
+            )
+
+    async def close(self) -> None:
+        """Close the pool; a database that no longer answers is waited for a few seconds."""
+        if self._pool is None:
+            return
+        pool, self._pool = self._pool, None
+        try:
+            await asyncio.wait_for(pool.close(), CLOSE_SECONDS)
+        except _UNAVAILABLE:
+            pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection; errors inside come out translated."""
+        if self._pool is None:
+            raise DatabaseUnavailableError("The pool is not open.")
+        with translated():
+            async with self._pool.acquire(timeout=COMMAND_SECONDS) as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Lend a connection inside a transaction."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def fetch(self, name: str, *arguments: object, table: str = "") -> list[asyncpg.Record]:
+        """Run a named statement on a connection of the pool."""
+        async with self.connection() as connection:
+            return await connection.fetch(self.sql(name, table), *arguments)
+
+    def sql(self, name: str, table: str = "") -> str:
+        """Return the text of a named statement for this database."""
+        return statement(name, table=table, vector=self.vector_type)
+
+    async def _prepare(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        keep_alive(connection)
+        await register_vector(connection, schema=self.vector_schema)

@@ -1,0 +1,43 @@
+"""This daemon's heartbeat and leases."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Collection
+from uuid import UUID
+
+from rowvec.postgres.connections import Database
+from rowvec.postgres.item_queue import LEASE_SECONDS
+
+
+class PostgresPresence:
+    """`rowvec.daemon`: who lives, and what the silent ones left behind.
+
+    Args:
+        database: an open pool.
+        daemon: this daemon's id.
+        version: of this program.
+    """
+
+    def __init__(self, database: Database, daemon: UUID, version: str) -> None:
+        self._database = database
+        self._daemon = daemon
+        self._identity = (socket.gethostname(), os.getpid(), version)
+
+    async def beat(self) -> None:
+        """See `ports.Presence.beat`."""
+        await self._database.fetch("register_daemon", self._daemon, *self._identity)
+
+    async def leave(self) -> None:
+        """See `ports.Presence.leave`."""
+        await self._database.fetch("remove_daemon", self._daemon)
+
+    async def release_lost(self) -> int:
+        """See `ports.Presence.release_lost`."""
+        await self._database.fetch("remove_lost_daemons")
+        return len(await self._database.fetch("release_lost_items"))
+
+    async def renew(self, tokens: Collection[UUID]) -> None:
+        """See `ports.Presence.renew`."""
+        await self._database.fetch("renew_leases", self._daemon, list(tokens), LEASE_SECONDS)

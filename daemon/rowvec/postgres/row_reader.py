@@ -1,0 +1,47 @@
+"""Reading the application's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import asyncpg
+
+from rowvec.domain.errors import ConfigurationError, SourceUnreadableError, TextRejectedError
+from rowvec.domain.items import Row, Source
+from rowvec.postgres.connections import Database
+
+
+class PostgresRowReader:
+    """The watched tables, through `rowvec.read_rows`.
+
+    Args:
+        database: an open pool.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def sources(self) -> Mapping[str, Source]:
+        """See `ports.RowReader.sources`."""
+        rows = await self._database.fetch("list_sources")
+        return {
+            row["content_type"]: Source(
+                row["content_type"],
+                row["labels"],
+                row["template"],
+                row["chunking"],
+                row["chunk_characters"],
+                row["chunk_overlap"],
+            )
+            for row in rows
+        }
+
+    async def read(self, content_type: str, content_ids: Sequence[str]) -> Sequence[Row]:
+        """See `ports.RowReader.read`; TextRejectedError when an id is no key of the table."""
+        try:
+            rows = await self._database.fetch("read_rows", content_type, content_ids)
+        except asyncpg.DataError as error:
+            raise TextRejectedError("The content id is no key of its table.", str(error)) from error
+        except ConfigurationError as error:
+            raise SourceUnreadableError(error.message, error.hint) from error
+        return [Row(row["content_id"], row["owner"], row["fields"]) for row in rows]

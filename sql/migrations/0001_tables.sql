@@ -1,0 +1,110 @@
+-- migrate:up breaking:false
+-- The tables of the way of the data: change -> embedding_queue -> vector_<model>.
+
+-- What is watched. Columns are kept by number, so renaming one breaks nothing; `labels` are their names on the
+-- day they were watched, so renaming one does not change the embedded text either.
+CREATE TABLE rowvec.source (
+    content_type     text PRIMARY KEY CHECK (content_type ~ '^[a-z][a-z0-9_]{0,39}$'),
+    relation         regclass NOT NULL,
+    key_columns      smallint[] NOT NULL,
+    text_columns     smallint[] NOT NULL,
+    labels           text[] NOT NULL,
+    owner_column     smallint,
+    template         text,
+    priority         smallint NOT NULL CHECK (priority BETWEEN 1 AND 100),
+    chunking         text NOT NULL CHECK (chunking IN ('none', 'characters')),
+    chunk_characters integer NOT NULL CHECK (chunk_characters BETWEEN 50 AND 100000),
+    chunk_overlap    integer NOT NULL CHECK (chunk_overlap >= 0 AND chunk_overlap < chunk_characters),
+    notify           boolean NOT NULL,
+    backfilled       boolean NOT NULL DEFAULT false,
+    backfill_after   text,
+    created_at       timestamptz NOT NULL DEFAULT now(),
+    updated_at       timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON COLUMN rowvec.source.backfill_after IS
+    'The last key whose change was appended by the backfill; NULL before the first page.';
+
+-- What embeds. `active` models get items at every fold.
+CREATE TABLE rowvec.model (
+    name       text PRIMARY KEY CHECK (name ~ '^[a-z][a-z0-9_]{0,39}$'),
+    dimensions integer NOT NULL CHECK (dimensions BETWEEN 1 AND 16000),
+    active     boolean NOT NULL DEFAULT true,
+    is_default boolean NOT NULL DEFAULT false,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE UNIQUE INDEX model_default ON rowvec.model (is_default) WHERE is_default;
+
+-- Who works. One row a living daemon, renewed every second in place (HOT: nothing but the time changes).
+CREATE TABLE rowvec.daemon (
+    id         uuid PRIMARY KEY,
+    host       text NOT NULL,
+    pid        integer NOT NULL,
+    version    text NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    beat_at    timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
+
+-- What was written. Append-only and short-lived: no unique key, no models, no foreign key, or bulk writes of
+-- the application slow down several times.
+CREATE TABLE rowvec.change (
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    content_type text NOT NULL,
+    content_id   text NOT NULL,
+    priority     smallint NOT NULL,
+    kind         text NOT NULL CHECK (kind IN ('write', 'remove')),
+    due_at       timestamptz
+) WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0,
+        autovacuum_analyze_threshold = 50000);
+-- Removals fold first; writes are found by the primary key.
+CREATE INDEX change_removal ON rowvec.change (id) WHERE kind = 'remove';
+
+CREATE SEQUENCE rowvec.generation;
+
+-- Until when a daemon is awake, in microseconds since the epoch. A sequence, because every isolation level sees
+-- it at once and it leaves no dead versions; unlogged, because after a crash nobody is awake.
+CREATE UNLOGGED SEQUENCE rowvec.awake_until;
+
+CREATE TABLE rowvec.embedding_queue (
+    id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    content_type     text NOT NULL,
+    content_id       text NOT NULL,
+    model            text NOT NULL REFERENCES rowvec.model (name),
+    priority         smallint NOT NULL,
+    lane             text NOT NULL GENERATED ALWAYS AS (
+        CASE WHEN priority <= 2 THEN 'immediate' WHEN priority <= 4 THEN 'standard' ELSE 'bulk' END) STORED,
+    status           text NOT NULL DEFAULT 'queued' CHECK (status IN ('queued', 'processing', 'failed')),
+    generation       bigint NOT NULL,
+    retry_count      integer NOT NULL DEFAULT 0,
+    error_message    text,
+    error_detail     text,
+    scheduled_at     timestamptz NOT NULL DEFAULT now(),
+    token            uuid,
+    daemon           uuid,
+    lease_expires_at timestamptz,
+    created_at       timestamptz NOT NULL DEFAULT now(),
+    updated_at       timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (content_type, content_id, model),
+    CHECK ((status = 'processing') = (token IS NOT NULL))
+) WITH (fillfactor = 70, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0,
+        autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_threshold = 50000);
+-- The claim: its cost does not depend on the backlog, of this source or of any other.
+CREATE INDEX embedding_queue_due ON rowvec.embedding_queue (model, lane, content_type, scheduled_at, id)
+    WHERE status = 'queued';
+CREATE INDEX embedding_queue_leased ON rowvec.embedding_queue (daemon) WHERE status = 'processing';
+CREATE INDEX embedding_queue_failed ON rowvec.embedding_queue (updated_at) WHERE status = 'failed';
+
+-- Parent of every model's table: triggers and folds remove through it and never name a model.
+CREATE TABLE rowvec.vector (
+    content_type      text NOT NULL,
+    content_id        text NOT NULL,
+    chunk_index       integer NOT NULL,
+    chunk_text        text NOT NULL,
+    chunk_hash        bytea NOT NULL,
+    repeat            smallint NOT NULL,
+    owner             text,
+    provider_revision text NOT NULL,
+    prefix            text NOT NULL,
+    updated_at        timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON COLUMN rowvec.vector.repeat IS
+    'How many times the same chunk stood in this row before: with it a chunk is known without its position.';

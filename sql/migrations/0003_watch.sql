@@ -1,0 +1,218 @@
+-- migrate:up breaking:false
+-- Watching a table: its key, its columns, its triggers.
+
+-- The number of a column, or a clear refusal.
+CREATE FUNCTION rowvec.column_number(relation regclass, column_name text) RETURNS smallint
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    number smallint;
+BEGIN
+    SELECT a.attnum INTO number FROM pg_attribute a
+    WHERE a.attrelid = relation AND a.attname = column_name AND a.attnum > 0 AND NOT a.attisdropped;
+    IF number IS NULL THEN
+        RAISE EXCEPTION 'The table % has no column "%".', relation, column_name USING ERRCODE = 'RV001';
+    END IF;
+    RETURN number;
+END $$;
+
+-- The name that a column has today.
+CREATE FUNCTION rowvec.column_name(relation regclass, number smallint) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT a.attname FROM pg_attribute a
+    WHERE a.attrelid = relation AND a.attnum = number AND NOT a.attisdropped
+$$;
+
+-- The single column of the primary key: an integer, a uuid or a text.
+CREATE FUNCTION rowvec.key_column(relation regclass) RETURNS smallint
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    key smallint[];
+    type regtype;
+BEGIN
+    SELECT c.conkey INTO key FROM pg_constraint c WHERE c.conrelid = relation AND c.contype = 'p';
+    IF cardinality(key) IS DISTINCT FROM 1 THEN
+        RAISE EXCEPTION 'The table % has no primary key of a single column.', relation
+            USING ERRCODE = 'RV001', HINT = 'Give it one: rowvec finds a row again by its key.';
+    END IF;
+    SELECT a.atttypid INTO type FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum = key[1];
+    IF type NOT IN ('smallint', 'integer', 'bigint', 'uuid', 'text', 'varchar') THEN
+        RAISE EXCEPTION 'The key of % is a %.', relation, type
+            USING ERRCODE = 'RV001', HINT = 'Keys can be integers, uuid, text or varchar.';
+    END IF;
+    RETURN key[1];
+END $$;
+
+-- Refuses what has no text worth embedding.
+CREATE FUNCTION rowvec.check_text_column(relation regclass, number smallint) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    found record;
+BEGIN
+    SELECT a.attname, a.atttypid::regtype AS type, t.typcategory INTO found
+    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+    WHERE a.attrelid = relation AND a.attnum = number;
+    IF found.typcategory NOT IN ('S', 'N', 'A') AND found.type NOT IN ('json', 'jsonb') THEN
+        RAISE EXCEPTION 'The column "%" of % is a %, which has no text to embed.',
+            found.attname, relation, found.type
+            USING ERRCODE = 'RV001', HINT = 'Columns can be text, varchar, numbers, json, jsonb and arrays.';
+    END IF;
+END $$;
+
+-- The comparison of the UPDATE trigger. As text in the collation "C": json has no equality, and some types and
+-- collations call different texts equal.
+CREATE FUNCTION rowvec.differs(relation regclass, numbers smallint[]) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT string_agg(format('OLD.%1$I::text COLLATE "C" IS DISTINCT FROM NEW.%1$I::text COLLATE "C"',
+                             rowvec.column_name(relation, number)), ' OR ')
+    FROM unnest(numbers) AS number
+$$;
+
+CREATE FUNCTION rowvec.drop_triggers(watched text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    found record;
+BEGIN
+    FOR found IN
+        SELECT t.tgname, t.tgrelid::regclass AS relation FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+        WHERE p.pronamespace = 'rowvec'::regnamespace AND t.tgname IN (
+            'rowvec_insert_' || watched, 'rowvec_update_' || watched, 'rowvec_delete_' || watched)
+    LOOP
+        EXECUTE format('DROP TRIGGER %I ON %s', found.tgname, found.relation);
+    END LOOP;
+    EXECUTE format('DROP FUNCTION IF EXISTS rowvec.%I(), rowvec.%I(), rowvec.%I()',
+                   'on_insert_' || watched, 'on_update_' || watched, 'on_delete_' || watched);
+END $$;
+
+-- One trigger function. SECURITY DEFINER: writers of the table need no right of ours.
+CREATE FUNCTION rowvec.create_trigger_function(name text, body text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE format(
+        'CREATE FUNCTION rowvec.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER '
+        'SET search_path = pg_catalog, pg_temp AS %L', name, format(E'BEGIN\n%s\nRETURN NULL;\nEND', body));
+    EXECUTE format('REVOKE ALL ON FUNCTION rowvec.%I() FROM PUBLIC', name);
+END $$;
+
+-- The bodies name the key (and owner) only, so that no change of another column can break a writer, and pass
+-- keys as arrays: joining a transition table would cache the plan of a bulk statement for later single ones.
+CREATE FUNCTION rowvec.create_triggers(watched rowvec.source) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    type text := watched.content_type;
+    key text := rowvec.column_name(watched.relation, watched.key_columns[1]);
+    moved text := rowvec.differs(watched.relation, array_remove(watched.key_columns || watched.owner_column, NULL));
+    append text := format('PERFORM rowvec.append_changes_v1(%L, %%s, %s::smallint, ''write'', %L);',
+                          type, watched.priority, watched.notify);
+    remove text := format('PERFORM rowvec.remove_rows_v1(%L, %%s, %s::smallint, %L);',
+                          type, watched.priority, watched.notify);
+BEGIN
+    PERFORM rowvec.create_trigger_function(
+        'on_insert_' || type, format(append, format('ARRAY(SELECT n.%I::text FROM new_rows n)', key)));
+    PERFORM rowvec.create_trigger_function(
+        'on_delete_' || type, format(remove, format('ARRAY(SELECT o.%I::text FROM old_rows o)', key)));
+    -- A changed key or owner takes the old row out of search at once; the new one is embedded as any other.
+    PERFORM rowvec.create_trigger_function('on_update_' || type, format(E'IF %s THEN\n%s\nEND IF;\n%s', moved,
+        format(remove, format('ARRAY[OLD.%I::text]', key)), format(append, format('ARRAY[NEW.%I::text]', key))));
+
+    EXECUTE format('CREATE TRIGGER %I AFTER INSERT ON %s REFERENCING NEW TABLE AS new_rows '
+                   'FOR EACH STATEMENT EXECUTE FUNCTION rowvec.%I()',
+                   'rowvec_insert_' || type, watched.relation, 'on_insert_' || type);
+    EXECUTE format('CREATE TRIGGER %I AFTER DELETE ON %s REFERENCING OLD TABLE AS old_rows '
+                   'FOR EACH STATEMENT EXECUTE FUNCTION rowvec.%I()',
+                   'rowvec_delete_' || type, watched.relation, 'on_delete_' || type);
+    -- Not UPDATE OF: a column that a BEFORE trigger changes is not in the statement's list.
+    EXECUTE format('CREATE TRIGGER %I AFTER UPDATE ON %s FOR EACH ROW WHEN (%s OR %s) '
+                   'EXECUTE FUNCTION rowvec.%I()', 'rowvec_update_' || type, watched.relation,
+                   moved, rowvec.differs(watched.relation, watched.text_columns), 'on_update_' || type);
+END $$;
+
+-- Refuses a template that names a column that is not watched.
+CREATE FUNCTION rowvec.check_template(template text, columns text[]) RETURNS void
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    name text;
+BEGIN
+    FOR name IN SELECT m[1] FROM regexp_matches(template, '\{([^{}]*)\}', 'g') AS m LOOP
+        IF name <> ALL (columns) THEN
+            RAISE EXCEPTION 'The template names {%}, which is not among the watched columns.', name
+                USING ERRCODE = 'RV001', HINT = 'Watched are: ' || array_to_string(columns, ', ') || '.';
+        END IF;
+    END LOOP;
+END $$;
+
+-- Watches a table: creates its triggers and lets the daemon queue the rows that are already there, page by page,
+-- at bulk priority. Watching again with the same settings does nothing; with others it replaces them.
+CREATE FUNCTION rowvec.watch(
+    relation regclass, content_type text, columns text[], priority integer DEFAULT 3, template text DEFAULT NULL,
+    owner_column text DEFAULT NULL, chunking text DEFAULT 'none', chunk_characters integer DEFAULT 1500,
+    chunk_overlap integer DEFAULT 0, notify boolean DEFAULT true
+) RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    kind "char" := (SELECT c.relkind FROM pg_class c WHERE c.oid = relation);
+    old rowvec.source;
+    new rowvec.source;
+BEGIN
+    IF kind <> 'r' OR EXISTS (SELECT FROM pg_inherits i WHERE relation IN (i.inhrelid, i.inhparent)) THEN
+        RAISE EXCEPTION '% is not a plain table.', relation
+            USING ERRCODE = 'RV001', HINT = 'Views, partitioned and inherited tables can''t be watched.';
+    END IF;
+    IF cardinality(columns) IS NULL OR cardinality(columns) = 0 THEN
+        RAISE EXCEPTION 'No columns to embed were given.' USING ERRCODE = 'RV001';
+    END IF;
+    -- One watch at a time, and none beside a fold: see unwatch.
+    PERFORM pg_advisory_xact_lock(1919907702, 1);
+    SELECT * INTO old FROM rowvec.source s WHERE s.content_type = watch.content_type;
+    IF old.relation <> watch.relation THEN
+        RAISE EXCEPTION '"%" is already the content type of %.', content_type, old.relation
+            USING ERRCODE = 'RV001', HINT = 'Choose another content type, or unwatch that table first.';
+    END IF;
+
+    new.content_type := content_type;
+    new.relation := relation;
+    new.key_columns := ARRAY[rowvec.key_column(relation)];
+    new.text_columns := ARRAY(SELECT rowvec.column_number(relation, name) FROM unnest(columns) WITH ORDINALITY
+                              AS given (name, position) ORDER BY position);
+    new.labels := columns;
+    new.owner_column := CASE WHEN owner_column IS NOT NULL THEN rowvec.column_number(relation, owner_column) END;
+    new.template := template;
+    new.priority := priority;
+    new.chunking := chunking;
+    new.chunk_characters := chunk_characters;
+    new.chunk_overlap := chunk_overlap;
+    new.notify := notify;
+    new.backfilled := false;
+    new.created_at := coalesce(old.created_at, now());
+    new.updated_at := now();
+    PERFORM rowvec.check_text_column(relation, number) FROM unnest(new.text_columns) AS number;
+    PERFORM rowvec.check_template(template, columns);
+    IF (to_jsonb(old) - ARRAY['backfilled', 'backfill_after', 'updated_at'])
+        = (to_jsonb(new) - ARRAY['backfilled', 'backfill_after', 'updated_at']) THEN
+        RETURN false;
+    END IF;
+
+    DELETE FROM rowvec.source s WHERE s.content_type = watch.content_type;
+    INSERT INTO rowvec.source SELECT new.*;
+    PERFORM rowvec.drop_triggers(content_type);
+    PERFORM rowvec.create_triggers(new);
+    PERFORM pg_notify('rowvec', '');
+    RETURN true;
+END $$;
+
+-- Ends a watch: its triggers, items and vectors go in one transaction. The fold is kept out meanwhile, or it
+-- could make items of changes that it took before.
+CREATE FUNCTION rowvec.unwatch(content_type text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(1919907702, 1);
+    DELETE FROM rowvec.source s WHERE s.content_type = unwatch.content_type;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'No source is watched as "%".', content_type
+            USING ERRCODE = 'RV001', HINT = 'See `rowvec sources`.';
+    END IF;
+    PERFORM rowvec.drop_triggers(content_type);
+    DELETE FROM rowvec.embedding_queue q WHERE q.content_type = unwatch.content_type;
+    DELETE FROM rowvec.vector v WHERE v.content_type = unwatch.content_type;
+    DELETE FROM rowvec.change c WHERE c.content_type = unwatch.content_type;
+END $$;
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA rowvec FROM PUBLIC;

@@ -1,0 +1,94 @@
+-- Turns the oldest changes, removals first, into items of every active model; leaves those whose items are locked.
+-- $1 floor: bigint, $2 batch: integer
+WITH walked AS MATERIALIZED (
+    SELECT id, content_type, content_id, priority, kind, due_at
+    FROM rowvec.change
+    WHERE id >= $1::bigint
+    ORDER BY id
+    LIMIT $2::integer
+),
+removals AS MATERIALIZED (
+    SELECT id, content_type, content_id, priority, kind, due_at
+    FROM rowvec.change
+    WHERE kind = 'remove' AND id >= $1::bigint
+    ORDER BY id
+    LIMIT $2::integer
+),
+taken AS MATERIALIZED (
+    SELECT * FROM walked UNION SELECT * FROM removals
+),
+keyed AS MATERIALIZED (
+    -- A key twice in one upsert is an error. Changes of a source that is no longer watched end here.
+    SELECT t.content_type, t.content_id, min(t.priority) AS priority, bool_or(t.kind = 'remove') AS removed,
+           min(coalesce(t.due_at, now())) AS due_at
+    FROM taken t
+    WHERE EXISTS (SELECT FROM rowvec.source s WHERE s.content_type = t.content_type)
+    GROUP BY t.content_type, t.content_id
+),
+visible AS MATERIALIZED (
+    SELECT k.content_type, k.content_id, q.id
+    FROM keyed k
+    CROSS JOIN LATERAL (
+        SELECT id FROM rowvec.embedding_queue
+        WHERE content_type = k.content_type AND content_id = k.content_id
+        OFFSET 0
+    ) AS q
+),
+locked AS MATERIALIZED (
+    -- An upsert that waited for a row would deadlock with a deleting writer, and the writer would die.
+    SELECT q.id
+    FROM keyed k
+    CROSS JOIN LATERAL (
+        SELECT id FROM rowvec.embedding_queue
+        WHERE content_type = k.content_type AND content_id = k.content_id
+        FOR UPDATE SKIP LOCKED
+    ) AS q
+),
+blocked AS MATERIALIZED (
+    SELECT DISTINCT v.content_type, v.content_id
+    FROM visible v
+    WHERE v.id NOT IN (SELECT id FROM locked)
+),
+free AS MATERIALIZED (
+    SELECT * FROM keyed
+    WHERE (content_type, content_id) NOT IN (SELECT content_type, content_id FROM blocked)
+),
+upserted AS (
+    INSERT INTO rowvec.embedding_queue AS q (content_type, content_id, model, priority, generation, scheduled_at)
+    SELECT f.content_type, f.content_id, m.name, f.priority, nextval('rowvec.generation'), f.due_at
+    FROM free f
+    CROSS JOIN rowvec.model m
+    WHERE m.active
+    ON CONFLICT (content_type, content_id, model) DO UPDATE SET
+        -- Not EXCLUDED's: that number was drawn before the row was locked and can be the older one.
+        generation = nextval('rowvec.generation'),
+        status = CASE q.status WHEN 'processing' THEN 'processing' ELSE 'queued' END,
+        priority = least(q.priority, excluded.priority),
+        retry_count = 0,
+        error_message = NULL,
+        error_detail = NULL,
+        scheduled_at = CASE WHEN q.status = 'queued' THEN least(q.scheduled_at, excluded.scheduled_at)
+                            ELSE excluded.scheduled_at END,
+        updated_at = now()
+    RETURNING q.model, q.lane, q.content_type
+),
+deleted AS (
+    DELETE FROM rowvec.change
+    WHERE id = ANY (ARRAY(
+        SELECT id FROM taken
+        WHERE (content_type, content_id) NOT IN (SELECT content_type, content_id FROM blocked)))
+    RETURNING id
+),
+slots AS MATERIALIZED (
+    SELECT DISTINCT model, lane, content_type FROM upserted
+),
+removed AS MATERIALIZED (
+    SELECT content_type, content_id FROM free WHERE removed
+)
+SELECT (SELECT max(id) FROM walked) AS last_id,
+       (SELECT count(*) FROM deleted) AS folded,
+       ARRAY(SELECT content_type FROM removed ORDER BY content_type, content_id) AS removed_types,
+       ARRAY(SELECT content_id FROM removed ORDER BY content_type, content_id) AS removed_ids,
+       ARRAY(SELECT model FROM slots ORDER BY model, lane, content_type) AS models,
+       ARRAY(SELECT lane FROM slots ORDER BY model, lane, content_type) AS lanes,
+       ARRAY(SELECT content_type FROM slots ORDER BY model, lane, content_type) AS content_types

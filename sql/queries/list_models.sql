@@ -1,0 +1,2 @@
+-- The registered models.
+SELECT name, dimensions, active, is_default FROM rowvec.model ORDER BY name

@@ -1,0 +1,2 @@
+-- Wakes the other daemons: this one leaves work behind.
+SELECT pg_notify('rowvec', '')
