@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
 import pytest
-from database import Server, copied_database, create_template, drop_database, running_server
 
-Connect = Callable[[], Coroutine[Any, Any, asyncpg.Connection]]
+from database import Connect, Server, copied_database, create_template, drop_database, running_server
 
 
 @pytest.fixture(scope="session")

@@ -6,15 +6,18 @@ import contextlib
 import os
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+
 from rowvec.embedded import EmbeddedPostgres
 from rowvec.postgres.administration import migrate_database
 
+Connect = Callable[[], Coroutine[Any, Any, asyncpg.Connection]]
 MODELS = {"first": 8, "second": 4}
 MAJOR = int(os.environ.get("ROWVEC_TEST_POSTGRES", "18"))
 

@@ -54,13 +54,12 @@ class Worker:
     async def fold(self, floor: int = 0) -> Fold:
         return await self.log.fold(floor, 1000)
 
-    async def claim(
-        self, lane: Lane = Lane.IMMEDIATE, content_type: str = "course", model: str = "first"
-    ) -> Claim:
+    async def claim(self, lane: Lane = Lane.IMMEDIATE, content_type: str = "course", model: str = "first") -> Claim:
         return await self.queue.claim(Slot(model, lane, content_type), uuid.uuid4(), 1000, EVER)
 
     async def read(self, claim: Claim) -> list[Document]:
-        source = (await self.reader.sources())[claim.slot.content_type]
+        source = await self.reader.source(claim.slot.content_type)
+        assert source is not None
         rows = await self.reader.read(claim.slot.content_type, [item.content_id for item in claim.items])
         by_key = {row.content_id: row for row in rows}
         documents = []
@@ -79,7 +78,7 @@ class Worker:
         embeddings = {digest: array("f", [byte / 255 for byte in digest[:length]]) for digest in hashes}
         return await self.store_.store(claim, TRAITS, documents, embeddings)
 
-    async def settle(self, content_type: str = "course") -> None:
+    async def settle(self) -> None:
         """Fold and work until nothing is left, as a daemon would."""
         while (await self.fold()).folded:
             pass

@@ -74,11 +74,14 @@ class ChangeLog(Protocol):
             batch: the most changes to take (twice, where many are removals).
         """
 
-    async def append_backfill(self, max_waiting: int) -> int:
-        """Append a page of changes for each source whose old rows are not queued yet; return how many.
+    async def unfilled(self, max_waiting: int) -> Sequence[str]:
+        """Return the content types whose old rows are not all queued yet, unless so many bulk items wait."""
 
-        Args:
-            max_waiting: sources with so many bulk items waiting are left for later.
+    async def append_backfill(self, content_type: str) -> int:
+        """Append the changes of a source's next page of old rows; return how many.
+
+        Raises:
+            RowvecError: the table can't be read.
         """
 
 
@@ -108,8 +111,8 @@ class ItemQueue(Protocol):
 class RowReader(Protocol):
     """The application's rows as they are now."""
 
-    async def sources(self) -> Mapping[str, Source]:
-        """Return what is watched, by content type."""
+    async def source(self, content_type: str) -> Source | None:
+        """Return how a content type is watched; None when it is not."""
 
     async def read(self, content_type: str, content_ids: Sequence[str]) -> Sequence[Row]:
         """Return the rows that exist.
@@ -122,9 +125,7 @@ class RowReader(Protocol):
 class VectorStore(Protocol):
     """The vectors of all models."""
 
-    async def find(
-        self, model: str, traits: EmbedderTraits, hashes: Collection[bytes]
-    ) -> Mapping[bytes, Embedding]:
+    async def find(self, model: str, traits: EmbedderTraits, hashes: Collection[bytes]) -> Mapping[bytes, Embedding]:
         """Return the vectors that the model holds already, by chunk hash."""
 
     async def store(

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
+
 from worker import Worker
 
 COURSE = """
@@ -12,7 +13,8 @@ COURSE = """
         teacher text, views integer NOT NULL DEFAULT 0)
 """
 WATCH = """
-    SELECT rowvec.watch('course', 'course', ARRAY['title', 'description', 'tags', 'facts'], 2, owner_column => 'teacher')
+    SELECT rowvec.watch('course', 'course', ARRAY['title', 'description', 'tags', 'facts'], 2,
+                        owner_column => 'teacher')
 """
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 
 import asyncpg
 import pytest
-from conftest import Connect
+
+from database import Connect
 from worker import Worker
 
 pytestmark = pytest.mark.timeout(60)
+
+Isolation = Literal["read_committed", "repeatable_read", "serializable"]
 
 
 async def texts(session: asyncpg.Connection, model: str = "first") -> dict[str, str]:
@@ -21,9 +24,7 @@ async def texts(session: asyncpg.Connection, model: str = "first") -> dict[str, 
 
 
 async def queue(session: asyncpg.Connection, model: str = "first") -> list[Any]:
-    return await session.fetch(
-        "SELECT * FROM rowvec.embedding_queue WHERE model = $1 ORDER BY content_id", model
-    )
+    return await session.fetch("SELECT * FROM rowvec.embedding_queue WHERE model = $1 ORDER BY content_id", model)
 
 
 async def changes(session: asyncpg.Connection) -> list[tuple[str, str]]:
@@ -33,11 +34,12 @@ async def changes(session: asyncpg.Connection) -> list[tuple[str, str]]:
 
 async def waits_for_lock(session: asyncpg.Connection, pid: int) -> None:
     """Return when the backend is blocked by another."""
-    while not await session.fetchval("SELECT cardinality(pg_blocking_pids($1)) > 0", pid):
-        await asyncio.sleep(0)
+    blocked = "SELECT cardinality(pg_blocking_pids($1)) > 0 FROM pg_sleep(0.001)"
+    while not await session.fetchval(blocked, pid):
+        pass
 
 
-# --- A change commits with its row, or neither does ---------------------------------------------------------
+# --- A change commits with its row, or neither does ------------------------------------------------------
 
 
 async def test_a_change_is_there_when_its_row_is(course: asyncpg.Connection) -> None:
@@ -55,9 +57,7 @@ async def test_a_rolled_back_row_leaves_no_change(course: asyncpg.Connection) ->
 
 
 async def test_writers_touch_no_queue_row(course: asyncpg.Connection) -> None:
-    await course.execute(
-        "INSERT INTO course (id, title) SELECT n, 'Course ' || n FROM generate_series(1, 500) n"
-    )
+    await course.execute("INSERT INTO course (id, title) SELECT n, 'Course ' || n FROM generate_series(1, 500) n")
     await course.execute("UPDATE course SET title = title || '!'")
     assert len(await changes(course)) == 1000
     assert await queue(course) == []
@@ -79,7 +79,7 @@ async def test_a_change_that_commits_late_is_found_without_the_floor(
     assert (await worker.fold()).folded == 1
 
 
-# --- What fires and what does not ---------------------------------------------------------------------------
+# --- What fires and what does not ------------------------------------------------------------------------
 
 
 async def test_an_update_of_other_columns_appends_nothing(course: asyncpg.Connection, worker: Worker) -> None:
@@ -125,7 +125,7 @@ async def test_a_collation_that_calls_different_texts_equal_hides_nothing(course
     assert await changes(course) == [("1", "write")]
 
 
-# --- The fold never waits, and never lets a generation fall ---------------------------------------------------
+# --- The fold never waits, and never lets a generation fall ----------------------------------------------
 
 
 async def test_the_fold_leaves_the_key_that_a_deleting_writer_holds(
@@ -162,9 +162,7 @@ async def test_a_blocked_key_does_not_hold_back_what_comes_behind_it(
     assert (await worker.log.fold(first.last_id + 1, 1)).folded == 1
 
 
-async def test_two_folds_at_once_do_the_work_once(
-    course: asyncpg.Connection, connect: Connect, worker: Worker
-) -> None:
+async def test_two_folds_at_once_do_the_work_once(course: asyncpg.Connection, connect: Connect, worker: Worker) -> None:
     await course.execute("INSERT INTO course (id, title) VALUES (1, 'One')")
     folding = await connect()
     transaction = folding.transaction()
@@ -175,9 +173,7 @@ async def test_two_folds_at_once_do_the_work_once(
     assert (await worker.fold()).folded == 1
 
 
-async def test_a_key_many_times_in_one_fold_is_one_item_a_model(
-    course: asyncpg.Connection, worker: Worker
-) -> None:
+async def test_a_key_many_times_in_one_fold_is_one_item_a_model(course: asyncpg.Connection, worker: Worker) -> None:
     await course.execute("INSERT INTO course (id, title) VALUES (1, 'One')")
     for n in range(50):
         await course.execute("UPDATE course SET title = $1", f"Title {n}")
@@ -223,9 +219,7 @@ async def test_a_change_takes_the_more_urgent_priority(course: asyncpg.Connectio
     assert [(i["priority"], i["lane"]) for i in await queue(course)] == [(2, "immediate")]
 
 
-async def test_an_item_for_later_waits_and_a_change_makes_it_due(
-    course: asyncpg.Connection, worker: Worker
-) -> None:
+async def test_an_item_for_later_waits_and_a_change_makes_it_due(course: asyncpg.Connection, worker: Worker) -> None:
     await course.execute("INSERT INTO course (id, title) VALUES (1, 'One')")
     await worker.settle()
     await course.execute("SELECT rowvec.enqueue('course', '1', at => now() + interval '1 hour')")
@@ -236,12 +230,10 @@ async def test_an_item_for_later_waits_and_a_change_makes_it_due(
     assert len((await worker.claim()).items) == 1
 
 
-# --- Late workers, tokens and generations ----------------------------------------------------------------------
+# --- Late workers, tokens and generations ----------------------------------------------------------------
 
 
-async def test_a_change_during_the_work_is_stored_and_done_again(
-    course: asyncpg.Connection, worker: Worker
-) -> None:
+async def test_a_change_during_the_work_is_stored_and_done_again(course: asyncpg.Connection, worker: Worker) -> None:
     await course.execute("INSERT INTO course (id, title) VALUES (1, 'Old')")
     await worker.fold()
     claim = await worker.claim()
@@ -318,9 +310,7 @@ async def test_an_item_set_back_by_hand_is_refused(course: asyncpg.Connection, w
     assert await texts(course) == {"1": "title: One"}
 
 
-async def test_a_lease_that_no_claim_knows_of_is_given_back(
-    course: asyncpg.Connection, worker: Worker
-) -> None:
+async def test_a_lease_that_no_claim_knows_of_is_given_back(course: asyncpg.Connection, worker: Worker) -> None:
     await course.execute("INSERT INTO course (id, title) VALUES (1, 'One')")
     await worker.fold()
     known = await worker.claim()
@@ -330,7 +320,7 @@ async def test_a_lease_that_no_claim_knows_of_is_given_back(
     assert (await queue(course))[0]["status"] == "queued"
 
 
-# --- Delete against a store, in every order ----------------------------------------------------------------------
+# --- Delete against a store, in every order --------------------------------------------------------------
 
 
 async def test_delete_commits_before_the_store(course: asyncpg.Connection, worker: Worker) -> None:
@@ -471,7 +461,7 @@ async def test_a_removal_voids_a_store_even_when_only_its_change_came_through(
 
 @pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
 async def test_a_writer_above_read_committed_gets_no_error_and_its_row_leaves_at_the_fold(
-    course: asyncpg.Connection, connect: Connect, worker: Worker, isolation: Any
+    course: asyncpg.Connection, connect: Connect, worker: Worker, isolation: Isolation
 ) -> None:
     await course.execute("INSERT INTO course (id, title) VALUES (1, 'One'), (2, 'Two')")
     await worker.settle()
@@ -507,15 +497,11 @@ async def test_writers_and_stores_that_lock_in_opposite_orders_do_not_deadlock(
     assert await texts(course) == {}
 
 
-# --- Keys and owners -----------------------------------------------------------------------------------------------
+# --- Keys and owners -------------------------------------------------------------------------------------
 
 
-async def test_shifting_keys_lose_no_row_and_keep_no_old_text(
-    course: asyncpg.Connection, worker: Worker
-) -> None:
-    await course.execute(
-        "INSERT INTO course (id, title) SELECT n, 'Course ' || n FROM generate_series(1, 5) n"
-    )
+async def test_shifting_keys_lose_no_row_and_keep_no_old_text(course: asyncpg.Connection, worker: Worker) -> None:
+    await course.execute("INSERT INTO course (id, title) SELECT n, 'Course ' || n FROM generate_series(1, 5) n")
     await worker.settle()
     await course.execute("ALTER TABLE course DROP CONSTRAINT course_pkey")
     await course.execute("UPDATE course SET id = id + 1")
@@ -538,12 +524,15 @@ async def test_a_changed_owner_takes_the_row_out_of_search_at_once(
     assert await course.fetchval("SELECT owner FROM rowvec.vector_first") == "bob"
 
 
-# --- The awake mark ----------------------------------------------------------------------------------------------------
+# --- The awake mark --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("isolation", ["read_committed", "repeatable_read", "serializable"])
 async def test_the_awake_mark_is_seen_at_once_by_every_isolation_level(
-    course: asyncpg.Connection, connect: Connect, worker: Worker, isolation: Any
+    course: asyncpg.Connection,  # noqa: ARG001 - the watched table
+    connect: Connect,
+    worker: Worker,
+    isolation: Isolation,
 ) -> None:
     heard = asyncio.Event()
     listening, writing = await connect(), await connect()

@@ -17,9 +17,7 @@ class ChunkDiff:
     gone: list[StoredChunk] = field(default_factory=list)
 
 
-def diff_chunks(
-    documents: Sequence[Document], stored: Iterable[StoredChunk], traits: EmbedderTraits
-) -> ChunkDiff:
+def diff_chunks(documents: Sequence[Document], stored: Iterable[StoredChunk], traits: EmbedderTraits) -> ChunkDiff:
     """Compare what rows are made of now with what the table holds for them.
 
     A chunk whose vector was made by another revision or prefix counts as gone and is stored anew.
@@ -38,7 +36,7 @@ def diff_chunks(
                 diff.new.append((document, chunk))
                 continue
             del held[before[:3]]
-            if (before.index, before.owner) != (chunk.index, document.owner):
+            if (before.position, before.owner) != (chunk.index, document.owner):
                 diff.moved.append((document, chunk))
     diff.gone = list(held.values())
     return diff

@@ -117,7 +117,7 @@ class StoredChunk(NamedTuple):
     content_id: str
     hash: bytes
     repeat: int
-    index: int
+    position: int
     owner: str | None
     provider_revision: str
     prefix: str

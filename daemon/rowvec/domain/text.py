@@ -6,10 +6,10 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final
 
-import semchunk
+from semchunk.semchunk import chunk as split_into_chunks
 
 from rowvec.domain.errors import TextRejectedError
 from rowvec.domain.items import Chunk, Source
@@ -63,9 +63,8 @@ def split_text(source: Source, text: str) -> list[Chunk]:
 
 
 def _pieces(source: Source, text: str) -> Iterator[str]:
-    chunker = semchunk.chunkerify(len, source.chunk_characters, memoize=False)
-    pieces: Sequence[str] = chunker(text, overlap=source.chunk_overlap or None)
-    return (piece for piece in pieces if piece.strip())
+    pieces = split_into_chunks(text, source.chunk_characters, len, memoize=False, overlap=source.chunk_overlap or None)
+    return (str(piece) for piece in pieces if str(piece).strip())
 
 
 def _decode(fields: str) -> list[Any]:

@@ -81,7 +81,7 @@ class Administration:
         await self._fetch("notify_daemons")
         return len(rows)
 
-    async def search(
+    async def search(  # noqa: PLR0913 - the parameters of rowvec.search
         self,
         query: str,
         embedding: Embedding,

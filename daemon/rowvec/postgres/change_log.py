@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rowvec.domain.items import Fold, Slot
@@ -35,14 +36,15 @@ class PostgresChangeLog:
         slots = zip(folded["models"], map(Lane, folded["lanes"]), folded["content_types"], strict=True)
         return Fold(True, folded["last_id"], folded["folded"], [Slot(*slot) for slot in slots])  # noqa: FBT003
 
-    async def append_backfill(self, max_waiting: int) -> int:
+    async def unfilled(self, max_waiting: int) -> Sequence[str]:
+        """See `ports.ChangeLog.unfilled`."""
+        rows = await self._database.fetch("list_unfilled_sources", max_waiting)
+        return [row["content_type"] for row in rows]
+
+    async def append_backfill(self, content_type: str) -> int:
         """See `ports.ChangeLog.append_backfill`."""
-        sources = await self._database.fetch("list_unfilled_sources", max_waiting)
-        appended = 0
-        for source in sources:
-            rows = await self._database.fetch("append_backfill", source["content_type"])
-            appended += rows[0]["appended"] or 0
-        return appended
+        rows = await self._database.fetch("append_backfill", content_type)
+        return rows[0]["appended"] or 0
 
     async def _remove(self, connection: Connection, types: list[str], ids: list[str]) -> None:
         """Void the items and remove the vectors of rows, never waiting for a writer.

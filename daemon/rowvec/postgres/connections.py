@@ -22,9 +22,7 @@ from rowvec.domain.errors import (
 )
 from rowvec.postgres.statements import quote_identifier, statement
 
-Connection: TypeAlias = (
-    "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
-)
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 CONNECT_SECONDS: Final = 10.0
 COMMAND_SECONDS: Final = 60.0
@@ -71,13 +69,11 @@ def translate(error: Exception) -> Exception:
         case asyncpg.LockNotAvailableError():
             return TryAgainError("The table is locked by another transaction.", "Try again in a moment.")
         case _ if isinstance(error, _MISSING):
-            return SchemaOutdatedError(
-                f"The database is not prepared: {error}.", "Run `rowvec migrate` first."
-            )
+            return SchemaOutdatedError(f"The database is not prepared: {error}.", "Run `rowvec migrate` first.")
         case _ if isinstance(error, _REFUSED):
             return ConfigurationError(f"Postgres refuses the connection: {error}.", "Check DATABASE_URL.")
         case _ if isinstance(error, _UNAVAILABLE):
-            return DatabaseUnavailableError(f"Postgres can't be reached: {error or type(error).__name__}.")
+            return DatabaseUnavailableError(f"Postgres can't be reached: {str(error) or type(error).__name__}.")
         case _:
             return error
 
@@ -167,9 +163,7 @@ class Database:
         finally:
             await close(connection)
         if schema is None:
-            raise SchemaOutdatedError(
-                "The extension vector is not installed here.", "Run `rowvec migrate` first."
-            )
+            raise SchemaOutdatedError("The extension vector is not installed here.", "Run `rowvec migrate` first.")
         self.vector_schema = schema
         with translated():
             self._pool = await asyncpg.create_pool(

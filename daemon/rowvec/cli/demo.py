@@ -1,0 +1,6 @@
+"""`rowvec demo`."""
+
+
+def demo() -> int:
+    """Show it."""
+    return 0

@@ -1,0 +1,71 @@
+"""Results on stdout, as tables for people or as JSON for scripts; errors on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rowvec.domain.errors import RowvecError
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def console() -> Console:
+    """Return the console of results."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def print_json(value: object) -> None:
+    """Print a value as one JSON document."""
+    sys.stdout.write(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], empty: str) -> None:
+    """Print rows as a table, or a sentence when there are none.
+
+    Args:
+        rows: what to show.
+        columns: keys of the rows, which are also the headings.
+        empty: what to say about no rows.
+    """
+    if not rows:
+        console().print(empty)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="right" if _is_number(rows[0][column]) else "left")
+    for row in rows:
+        table.add_row(*(Text(_plain(row[column])) for column in columns))
+    console().print(table)
+
+
+def explain(error: RowvecError) -> int:
+    """Say what is wrong and what to do about it; return the exit code."""
+    out = Console(stderr=True, highlight=False, soft_wrap=True)
+    out.print(Text("error: ", style="bold red") + Text(error.message))
+    if error.hint:
+        out.print(Text(error.hint))
+    return error.exit_code
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value)

@@ -1,0 +1,52 @@
+"""`rowvec search`: rows by meaning."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+import uvloop
+
+from rowvec.app import make_embedder
+from rowvec.cli.output import Json, print_json, print_table
+from rowvec.domain.errors import UsageError
+from rowvec.postgres.administration import administration
+from rowvec.settings import Settings, load_settings
+
+
+def search(
+    text: Annotated[str, typer.Argument(help="What to look for.")],
+    content_type: Annotated[list[str] | None, typer.Option(help="Only rows of this type; may be repeated.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Only rows of this owner; without it, of everybody.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model; the default one without it.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="The most rows.")] = 10,
+    json: Json = False,
+) -> None:
+    """Show the rows nearest in meaning."""
+    rows = uvloop.run(_search(load_settings(), text, owner, content_type, model, limit))
+    if json:
+        print_json(rows)
+        return
+    shown = [{**row, "text": " ".join(row["chunk_text"].split())[:80]} for row in rows]
+    print_table(shown, ["score", "content_type", "content_id", "text"], "No rows were found.")
+
+
+async def _search(
+    settings: Settings,
+    text: str,
+    owner: str | None,
+    content_types: list[str] | None,
+    model: str | None,
+    limit: int,
+) -> list[dict[str, Any]]:
+    async with administration(settings.dsn) as database:
+        name = model or next((row["name"] for row in await database.models() if row["is_default"]), None)
+        if name is None or name not in settings.active_models:
+            known = ", ".join(settings.active_models)
+            raise UsageError(f'The model "{name}" is not set here.', f"Models that are: {known}.")
+        embedder = make_embedder(name, settings.active_models[name])
+        try:
+            embedding = await embedder.embed_query(text)
+        finally:
+            await embedder.close()
+        return await database.search(text, embedding, owner, content_types or None, name, limit)

@@ -1,0 +1,127 @@
+"""Running and stopping in order: upstream first, so that nothing new comes while the rest is finished."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+
+from rowvec.domain.errors import DatabaseUnavailableError
+from rowvec.health import Health
+from rowvec.ports import Presence
+from rowvec.systemd import Notifier
+
+FAREWELL_SECONDS: Final = 3.0
+
+log = structlog.get_logger(__name__)
+
+
+class Room(Protocol):
+    """Something that runs for ever."""
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+
+
+class StoppableRoom(Room, Protocol):
+    """A room that finishes what it has begun."""
+
+    def stop(self) -> None:
+        """Begin nothing new; `run` returns when all is finished."""
+
+
+class ClosableRoom(Protocol):
+    """A room that turns waiting work away."""
+
+    def close(self) -> None:
+        """Turn away whoever waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """All rooms of a daemon, in the order in which they stop."""
+
+    upstream: Sequence[Room]
+    claimers: Sequence[StoppableRoom]
+    embed_rooms: Sequence[ClosableRoom]
+    heartbeat: Room
+    presence: Presence
+
+
+async def run_until_stopped(
+    rooms: Rooms, stop: asyncio.Event, health: Health, notifier: Notifier, drain_seconds: float
+) -> None:
+    """Run all rooms in one task group until told to stop; then stop them in order.
+
+    Args:
+        rooms: what runs.
+        stop: is set to end it.
+        health: is told that the daemon drains.
+        notifier: tells systemd.
+        drain_seconds: how long requests to models may still take.
+
+    Raises:
+        ExceptionGroup: a room crashed; the others were cancelled, and other daemons take over.
+    """
+    async with asyncio.TaskGroup() as group:
+        upstream = [group.create_task(room.run()) for room in rooms.upstream]
+        claimers = [group.create_task(room.run()) for room in rooms.claimers]
+        heartbeat = group.create_task(rooms.heartbeat.run())
+
+        await stop.wait()
+        log.info("daemon.stopping")
+        health.draining = True
+        notifier.stopping("finishing what was begun")
+        await _cancel(upstream)
+        await _drain(rooms, claimers, drain_seconds)
+        health.stop_watching()
+        await _cancel([heartbeat])
+        await _say_farewell(rooms.presence)
+    log.info("daemon.stopped")
+
+
+async def _drain(rooms: Rooms, claimers: Sequence[asyncio.Task[None]], drain_seconds: float) -> None:
+    """Let requests that a model is working on finish and be stored; turn the rest away."""
+    for claimer in rooms.claimers:
+        claimer.stop()
+    for room in rooms.embed_rooms:
+        room.close()
+    if claimers:
+        _, late = await asyncio.wait(claimers, timeout=drain_seconds)
+        await _cancel(list(late))
+
+
+async def _say_farewell(presence: Presence) -> None:
+    """Give all leases back; with the database away they go back by themselves 3 s later."""
+    with suppress(DatabaseUnavailableError, TimeoutError):
+        async with asyncio.timeout(FAREWELL_SECONDS):
+            await presence.renew([])
+            await presence.leave()
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def watchdog_fed(health: Health, notifier: Notifier) -> AsyncIterator[None]:
+    """Feed systemd's watchdog inside the block, as long as `/livez` would say yes."""
+    feeding = asyncio.create_task(_feed_watchdog(health, notifier))
+    try:
+        yield
+    finally:
+        await _cancel([feeding])
+
+
+async def _feed_watchdog(health: Health, notifier: Notifier) -> None:
+    every = (notifier.watchdog_seconds or 30.0) / 3
+    while True:
+        if health.is_live:
+            notifier.watchdog()
+        await asyncio.sleep(every)

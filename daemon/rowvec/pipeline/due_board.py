@@ -1,0 +1,104 @@
+"""Which slots hold due items: written by the fold, read by the claims."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from rowvec.domain.items import Claim, Slot
+from rowvec.domain.lanes import Lane
+
+EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
+STRAGGLERS: Final = timedelta(minutes=1)
+"""Items become due a little out of order: a claim looks back this far beyond the last it has seen."""
+
+
+@dataclass(slots=True)
+class _Turns:
+    """The sources of one model and lane that have something due, in the order of their turns."""
+
+    content_types: dict[str, None] = field(default_factory=dict)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class DueBoard:
+    """Slots with due items, whose turn it is, and who has to rest.
+
+    The floor of a slot keeps claims from walking over the dead rows of finished items when an old snapshot holds
+    them back; an offer from a sweep looks without it.
+
+    Args:
+        seconds: the monotonic clock.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._turns: dict[tuple[str, Lane], _Turns] = {}
+        self._floors: dict[Slot, datetime] = {}
+        self._model_rests: dict[str, float] = {}
+        self._source_rests: dict[str, float] = {}
+
+    def offer(self, slots: Iterable[Slot], *, sweep: bool = False) -> None:
+        """Say that slots have due items."""
+        for slot in slots:
+            if sweep:
+                self._floors.pop(slot, None)
+            turns = self._lane(slot.model, slot.lane)
+            turns.content_types.setdefault(slot.content_type)
+            turns.changed.set()
+
+    async def take(self, model: str, lane: Lane) -> Slot:
+        """Wait for a slot of this model and lane that may be worked on; its source goes to the end of the line."""
+        turns = self._lane(model, lane)
+        while True:
+            turns.changed.clear()
+            awake = [name for name in turns.content_types if not self._rest_seconds(model, name)]
+            if awake:
+                del turns.content_types[awake[0]]
+                return Slot(model, lane, awake[0])
+            rests = [self._rest_seconds(model, name) for name in turns.content_types]
+            try:
+                async with asyncio.timeout(min(rests, default=None)):
+                    await turns.changed.wait()
+            except TimeoutError:
+                continue
+
+    def floor(self, slot: Slot) -> datetime:
+        """Return the due time below which a claim need not look."""
+        return self._floors.get(slot, EVER)
+
+    def lowest_floor(self) -> datetime:
+        """Return the due time below which a probe need not look."""
+        return min(self._floors.values(), default=EVER)
+
+    def saw(self, claim: Claim, limit: int) -> None:
+        """Note how far a claim came; a full one is offered again."""
+        if claim.items:
+            last = max(item.due_at for item in claim.items) - STRAGGLERS
+            self._floors[claim.slot] = max(last, self.floor(claim.slot))
+        if len(claim.items) == limit:
+            self.offer([claim.slot])
+
+    def rest_model(self, name: str, seconds: float) -> None:
+        """Let a model alone for a while, from now."""
+        self._model_rests[name] = self._seconds() + seconds
+        self._tell_all()
+
+    def rest_source(self, content_type: str, seconds: float) -> None:
+        """Let a source alone for a while, from now."""
+        self._source_rests[content_type] = self._seconds() + seconds
+        self._tell_all()
+
+    def _tell_all(self) -> None:
+        for turns in self._turns.values():
+            turns.changed.set()
+
+    def _rest_seconds(self, model: str, content_type: str) -> float:
+        until = max(self._model_rests.get(model, 0.0), self._source_rests.get(content_type, 0.0))
+        return max(0.0, until - self._seconds())
+
+    def _lane(self, model: str, lane: Lane) -> _Turns:
+        return self._turns.setdefault((model, lane), _Turns())

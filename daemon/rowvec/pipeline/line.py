@@ -1,0 +1,158 @@
+"""The line: carries a claim from its rows to their stored vectors, and decides what becomes of what fails."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from rowvec.domain.errors import DatabaseUnavailableError, SourceUnreadableError
+from rowvec.domain.items import Claim, Document, Item
+from rowvec.domain.retry import Action, Attempts, decide, describe
+from rowvec.pipeline.due_board import DueBoard
+from rowvec.pipeline.embed import EmbedRoom
+from rowvec.pipeline.prepare import Preparer
+from rowvec.ports import Embedding, ItemQueue, VectorStore
+from rowvec.telemetry import Metrics
+
+SHORTEST_REST_SECONDS: Final = 0.5
+LONGEST_REST_SECONDS: Final = 30.0
+SOURCE_REST_SECONDS: Final = 10.0
+STORE_TRIES: Final = 3
+STORE_PAUSE_SECONDS: Final = 0.05
+
+log = structlog.get_logger(__name__)
+
+
+class Line:
+    """One model's way: prepare, embed, store.
+
+    Args:
+        preparer: reads and chunks.
+        room: embeds.
+        store: stores.
+        queue: takes back what failed.
+        board: lets a model or source rest.
+        attempts: how often an item is tried.
+        chance: for the jitter of retries.
+        metrics: counts items by what became of them.
+    """
+
+    def __init__(  # noqa: PLR0913 - a room's doors, each wired once
+        self,
+        preparer: Preparer,
+        room: EmbedRoom,
+        store: VectorStore,
+        queue: ItemQueue,
+        board: DueBoard,
+        attempts: Attempts,
+        chance: random.Random,
+        metrics: Metrics,
+    ) -> None:
+        self._preparer = preparer
+        self._room = room
+        self._store = store
+        self._queue = queue
+        self._board = board
+        self._attempts = attempts
+        self._chance = chance
+        self._metrics = metrics
+        self._rest_seconds = SHORTEST_REST_SECONDS
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self._room.embedder.name
+
+    async def carry(self, claim: Claim) -> None:
+        """Bring the vectors of a claim's rows up to date, or give its items back.
+
+        Whatever it can't give back (the database is away) goes back by itself at the next heartbeat.
+        """
+        try:
+            await self._carry(claim, claim.items, {})
+        except DatabaseUnavailableError as error:
+            log.warning("claim.lost", model=self.model, items=len(claim.items), error=str(error))
+
+    async def _carry(self, claim: Claim, items: Sequence[Item], embeddings: dict[bytes, Embedding]) -> None:
+        try:
+            documents = await self._preparer.prepare(claim.slot.content_type, items)
+            await self._room.embed(claim.slot.lane, documents, embeddings)
+            await self._store_all(claim, documents, embeddings)
+        except DatabaseUnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a row or a model raises, its items are accounted for
+            await self._handle(claim, items, embeddings, error)
+        else:
+            self._rest_seconds = SHORTEST_REST_SECONDS
+
+    async def _store_all(self, claim: Claim, documents: Sequence[Document], embeddings: dict[bytes, Embedding]) -> None:
+        """Store; what a writer or the fold holds just now is tried again shortly, then left to the heartbeat."""
+        for attempt in range(STORE_TRIES):
+            outcome = await self._store.store(claim, self._room.embedder.traits, documents, embeddings)
+            self._count(claim, "current", len(outcome.current))
+            self._count(claim, "superseded", len(outcome.superseded))
+            refused = set(outcome.refused)
+            documents = [document for document in documents if document.item.id in refused]
+            if not documents:
+                return
+            if attempt + 1 < STORE_TRIES:
+                await asyncio.sleep(STORE_PAUSE_SECONDS)
+        self._count(claim, "refused", len(documents))
+
+    async def _handle(
+        self, claim: Claim, items: Sequence[Item], embeddings: dict[bytes, Embedding], error: Exception
+    ) -> None:
+        match decide(error, len(items)):
+            case Action.WAIT:
+                await self._wait(claim, items, error)
+            case Action.SPLIT:
+                half = len(items) // 2
+                await self._carry(claim, items[:half], embeddings)
+                await self._carry(claim, items[half:], embeddings)
+            case Action.RETRY:
+                delay = self._attempts.delay_seconds(items[0].retry_count, self._chance)
+                await self._fail(claim, items[0], delay, error)
+            case Action.FAIL:
+                await self._fail(claim, items[0], None, error)
+
+    async def _wait(self, claim: Claim, items: Sequence[Item], error: Exception) -> None:
+        """Give items back with nothing counted, and let whoever is at fault rest."""
+        message, detail = describe(error)
+        log.warning(
+            "items.waiting",
+            model=self.model,
+            content_type=claim.slot.content_type,
+            items=len(items),
+            why=message,
+            detail=detail,
+        )
+        if isinstance(error, SourceUnreadableError):
+            self._board.rest_source(claim.slot.content_type, SOURCE_REST_SECONDS)
+        else:
+            self._board.rest_model(self.model, self._rest_seconds)
+            self._rest_seconds = min(self._rest_seconds * 2, LONGEST_REST_SECONDS)
+        await self._queue.release(claim, [item.id for item in items], 0.0)
+        self._board.offer([claim.slot])
+        self._count(claim, "released", len(items))
+
+    async def _fail(self, claim: Claim, item: Item, delay: float | None, error: Exception) -> None:
+        message, detail = describe(error)
+        log.warning(
+            "item.failed" if delay is None else "item.retried",
+            content_type=claim.slot.content_type,
+            content_id=item.content_id,
+            model=self.model,
+            attempt=item.retry_count + 1,
+            again_in_seconds=delay,
+            why=message,
+            detail=detail,
+        )
+        await self._queue.fail(claim, {item.id: delay}, message, detail)
+        self._count(claim, "failed" if delay is None else "retried", 1)
+
+    def _count(self, claim: Claim, outcome: str, items: int) -> None:
+        self._metrics.items.labels(self.model, claim.slot.lane.value, outcome).inc(items)

@@ -1,0 +1,53 @@
+"""Prepare: the current text of each item's row, cut into chunks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from rowvec.domain.items import Document, Item, Row, Source
+from rowvec.domain.text import render_text, split_text
+from rowvec.ports import RowReader
+
+LONG_CHARACTERS: Final = 50_000
+"""Rows with more text than this together are cut in a thread, off the event loop."""
+
+
+class Preparer:
+    """Reads rows and makes documents of them.
+
+    Args:
+        reader: of the application's rows.
+    """
+
+    def __init__(self, reader: RowReader) -> None:
+        self._reader = reader
+
+    async def prepare(self, content_type: str, items: Sequence[Item]) -> list[Document]:
+        """Return a document an item; one without chunks where the row is gone or empty.
+
+        The source is read after the claim: whoever changes it queues its rows once more afterwards.
+
+        Raises:
+            SourceUnreadableError: the table can't be read.
+            TextRejectedError: a row can't be read as text, or an id is no key.
+        """
+        source = await self._reader.source(content_type)
+        if source is None:
+            return [Document(item) for item in items]
+        rows = await self._reader.read(content_type, [item.content_id for item in items])
+        if sum(len(row.fields) for row in rows) > LONG_CHARACTERS:
+            return await asyncio.to_thread(_documents, source, items, rows)
+        return _documents(source, items, rows)
+
+
+def _documents(source: Source, items: Sequence[Item], rows: Sequence[Row]) -> list[Document]:
+    found = {row.content_id: row for row in rows}
+    return [_document(source, item, found.get(item.content_id)) for item in items]
+
+
+def _document(source: Source, item: Item, row: Row | None) -> Document:
+    if row is None:
+        return Document(item)
+    return Document(item, row.owner, split_text(source, render_text(source, row.fields)))

@@ -1,0 +1,143 @@
+"""Settings: environment, TOML file, systemd credentials. The only module that knows pydantic-settings."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from rowvec.domain.errors import ConfigurationError
+
+_MODEL_VARIABLE: Final = re.compile(r"^ROWVEC_MODEL_(.+)_(PROVIDER|DIMENSIONS|CONCURRENCY|DELAY_SECONDS)$")
+_MODEL_NAME: Final = re.compile(r"^[a-z][a-z0-9_]{0,39}$")
+
+
+class ModelSettings(BaseModel):
+    """One model: `ROWVEC_MODEL_<NAME>_PROVIDER` and so on, or `[models.<name>]` in the TOML file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    provider: Literal["embedded", "deterministic", "off"] = "embedded"
+    dimensions: Annotated[int, Field(ge=1, le=16000)] = 384
+    concurrency: Annotated[int, Field(ge=1, le=64)] = 1
+    delay_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.0
+
+
+class Settings(BaseSettings):
+    """Everything that can be set, with its default."""
+
+    model_config = SettingsConfigDict(extra="ignore", populate_by_name=True, hide_input_in_errors=True)
+
+    database_url: SecretStr | None = Field(None, alias="DATABASE_URL")
+    listen_database_url: SecretStr | None = Field(None, alias="ROWVEC_LISTEN_DATABASE_URL")
+    http_host: str = Field("127.0.0.1", alias="ROWVEC_HTTP_HOST")
+    http_port: Annotated[int, Field(ge=0, le=65535)] = Field(8480, alias="ROWVEC_HTTP_PORT")
+    batch_items: Annotated[int, Field(ge=1, le=5000)] = Field(64, alias="ROWVEC_BATCH_ITEMS")
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = Field(5, alias="ROWVEC_MAX_ATTEMPTS")
+    poll_seconds: Annotated[float, Field(gt=0)] = Field(1.0, alias="ROWVEC_POLL_SECONDS")
+    sweep_seconds: Annotated[float, Field(gt=0)] = Field(2.0, alias="ROWVEC_SWEEP_SECONDS")
+    drain_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(10.0, alias="ROWVEC_DRAIN_SECONDS")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", alias="ROWVEC_LOG_LEVEL")
+    log_format: Literal["json", "console"] = Field("json", alias="ROWVEC_LOG_FORMAT")
+    models: dict[str, ModelSettings] = Field(default_factory=dict)
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _default_model(cls, value: object) -> object:
+        """Add the embedded model unless it is set otherwise."""
+        return {"e5_small": {}, **value} if isinstance(value, dict) else value
+
+    @field_validator("models")
+    @classmethod
+    def _check_models(cls, value: dict[str, ModelSettings]) -> dict[str, ModelSettings]:
+        for name, model in value.items():
+            if not _MODEL_NAME.match(name):
+                raise ValueError(f'"{name}" is no name for a model: letters, digits and _, at most 40')
+            if model.provider == "embedded" and model.dimensions != 384:  # noqa: PLR2004 - what e5-small gives
+                raise ValueError(f'the embedded provider of "{name}" has 384 dimensions, not {model.dimensions}')
+        return value
+
+    @property
+    def dsn(self) -> str:
+        """The database's connection string.
+
+        Raises:
+            ConfigurationError: none is set.
+        """
+        if self.database_url is None:
+            raise ConfigurationError(
+                "No database is set.",
+                "Set DATABASE_URL, or use `rowvec run --embedded DIR` to try rowvec out.",
+            )
+        return self.database_url.get_secret_value()
+
+    @property
+    def listen_dsn(self) -> str:
+        """The listener's direct connection: the database's own unless a pooler stands before it."""
+        return self.listen_database_url.get_secret_value() if self.listen_database_url else self.dsn
+
+    @property
+    def active_models(self) -> dict[str, ModelSettings]:
+        """The models that have a provider, by name."""
+        return {name: model for name, model in self.models.items() if model.provider != "off"}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is the library's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment first, then systemd's credentials, then the file."""
+        sources = [init_settings, env_settings, _ModelVariables(settings_cls)]
+        if credentials := os.environ.get("CREDENTIALS_DIRECTORY"):
+            sources.append(SecretsSettingsSource(settings_cls, secrets_dir=credentials))
+        if file := os.environ.get("ROWVEC_CONFIG"):
+            if not Path(file).is_file():
+                raise ConfigurationError(f"ROWVEC_CONFIG names {file}, which is no file.")
+            sources.append(TomlConfigSettingsSource(settings_cls, toml_file=file))
+        return tuple(sources)
+
+
+class _ModelVariables(PydanticBaseSettingsSource):
+    """Collects `ROWVEC_MODEL_<NAME>_<WHAT>` into `models`."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ANN401, ARG002
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        models: dict[str, dict[str, str]] = {}
+        for variable, value in os.environ.items():
+            if match := _MODEL_VARIABLE.match(variable):
+                models.setdefault(match[1].lower(), {})[match[2].lower()] = value
+        return {"models": models} if models else {}
+
+
+def load_settings(**given: object) -> Settings:
+    """Read all settings.
+
+    Args:
+        **given: settings that take precedence, by their variable's name.
+
+    Raises:
+        ConfigurationError: one is wrong; says which and why, never its value.
+    """
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise ConfigurationError(f"Wrong settings: {problems}.", "Correct them and start again.") from None
+    except ValueError as error:
+        raise ConfigurationError("The settings can't be read.", str(error)) from None

@@ -1,0 +1,47 @@
+"""Metrics, in Prometheus' form."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+
+SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Metrics:
+    """One daemon's counters, in a registry of their own: several daemons may live in one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.wakeups = Counter(
+            "rowvec_wakeups",
+            "Looks at the queue by what caused them (notify, poll, sweep), and whether there was anything.",
+            ["cause", "worked"],
+            registry=self.registry,
+        )
+        self.changes_folded = Counter("rowvec_changes_folded", "Changes that became items.", registry=self.registry)
+        self.items = Counter(
+            "rowvec_items",
+            "Items by what became of them (current, superseded, refused, released, retried, failed).",
+            ["model", "lane", "outcome"],
+            registry=self.registry,
+        )
+        self.texts_sent = Counter(
+            "rowvec_texts_sent", "Chunks that a model has embedded.", ["model"], registry=self.registry
+        )
+        self.vectors_reused = Counter(
+            "rowvec_vectors_reused",
+            "Chunks whose vector was held already.",
+            ["model"],
+            registry=self.registry,
+        )
+        self.request_seconds = Histogram(
+            "rowvec_request_seconds",
+            "Time of a request to a model.",
+            ["model"],
+            buckets=SECONDS_BUCKETS,
+            registry=self.registry,
+        )
+
+    def render(self) -> bytes:
+        """Return all metrics as Prometheus text."""
+        return generate_latest(self.registry)
