@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 import asyncpg
 import pytest
 
-from database import Connect, Server, copied_database, create_template, drop_database, running_server
+from database import Connect, Server, copied_database, create_template, drop_database, empty_database, running_server
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +26,13 @@ def template(server: Server) -> Iterator[str]:
 async def dsn(server: Server, template: str) -> AsyncIterator[str]:
     """A migrated database with the models `first` (8 dimensions) and `second` (4)."""
     async with copied_database(server, template) as found:
+        yield found
+
+
+@pytest.fixture
+async def empty_dsn(server: Server) -> AsyncIterator[str]:
+    """A database with nothing in it, not even pgvector."""
+    async with empty_database(server) as found:
         yield found
 
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import asyncpg
 
@@ -30,7 +30,8 @@ class Server:
 
     def dsn_for(self, database: str) -> str:
         parts = urlsplit(self.dsn)
-        return urlunsplit(parts._replace(path=f"/{database}"))
+        # Not urlunsplit: it drops the two slashes before an empty host, and libpq wants them.
+        return f"{parts.scheme}://{parts.netloc}/{database}?{parts.query}"
 
 
 @contextlib.contextmanager
@@ -69,6 +70,17 @@ async def copied_database(server: Server, template: str) -> AsyncIterator[str]:
     """Yield the DSN of a fresh copy."""
     name = f"rowvec_test_{uuid.uuid4().hex[:12]}"
     await _run(server.dsn, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    try:
+        yield server.dsn_for(name)
+    finally:
+        await _run(server.dsn, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextlib.asynccontextmanager
+async def empty_database(server: Server) -> AsyncIterator[str]:
+    """Yield the DSN of a fresh database with nothing in it."""
+    name = f"rowvec_empty_{uuid.uuid4().hex[:12]}"
+    await _run(server.dsn, f"CREATE DATABASE {name} STRATEGY file_copy")
     try:
         yield server.dsn_for(name)
     finally:

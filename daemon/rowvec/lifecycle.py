@@ -99,7 +99,6 @@ async def _say_farewell(presence: Presence) -> None:
     """Give all leases back; with the database away they go back by themselves 3 s later."""
     with suppress(DatabaseUnavailableError, TimeoutError):
         async with asyncio.timeout(FAREWELL_SECONDS):
-            await presence.renew([])
             await presence.leave()
 
 

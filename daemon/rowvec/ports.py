@@ -172,10 +172,10 @@ class Presence(Protocol):
         """Say that this daemon lives."""
 
     async def leave(self) -> None:
-        """Say that it has ended in good order."""
+        """Give all leases back, and say that this daemon has ended in good order."""
 
     async def release_lost(self) -> int:
         """Give back the leases of silent daemons; return how many items."""
 
     async def renew(self, tokens: Collection[UUID]) -> None:
-        """Prolong the leases of the claims under way; give back this daemon's others."""
+        """Prolong the leases of the claims under way; give back this daemon's older others."""

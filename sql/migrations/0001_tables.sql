@@ -55,8 +55,9 @@ CREATE TABLE rowvec.change (
     due_at       timestamptz
 ) WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0,
         autovacuum_analyze_threshold = 50000);
--- Removals fold first; writes are found by the primary key.
+-- What folds first, however many other changes wait.
 CREATE INDEX change_removal ON rowvec.change (id) WHERE kind = 'remove';
+CREATE INDEX change_immediate ON rowvec.change (id) WHERE kind = 'write' AND priority <= 2;
 
 CREATE SEQUENCE rowvec.generation;
 

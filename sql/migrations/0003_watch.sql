@@ -1,6 +1,16 @@
 -- migrate:up breaking:false
 -- Watching a table: its key, its columns, its triggers.
 
+-- A table by the name a person gives it, read as in any statement of theirs: no search_path is set here.
+CREATE FUNCTION rowvec.find_table(name text) RETURNS regclass
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN name::regclass;
+EXCEPTION WHEN undefined_table OR invalid_schema_name OR invalid_name OR syntax_error OR feature_not_supported THEN
+    RAISE EXCEPTION 'There is no table %.', name
+        USING ERRCODE = 'RV001', HINT = 'Give its schema too, and quote a name with capitals: public."Course".';
+END $$;
+
 -- The number of a column, or a clear refusal.
 CREATE FUNCTION rowvec.column_number(relation regclass, column_name text) RETURNS smallint
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -75,12 +85,13 @@ BEGIN
     FOR found IN
         SELECT t.tgname, t.tgrelid::regclass AS relation FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
         WHERE p.pronamespace = 'rowvec'::regnamespace AND t.tgname IN (
-            'rowvec_insert_' || watched, 'rowvec_update_' || watched, 'rowvec_delete_' || watched)
+            'rowvec_insert_' || watched, 'rowvec_update_' || watched, 'rowvec_move_' || watched,
+            'rowvec_delete_' || watched)
     LOOP
         EXECUTE format('DROP TRIGGER %I ON %s', found.tgname, found.relation);
     END LOOP;
-    EXECUTE format('DROP FUNCTION IF EXISTS rowvec.%I(), rowvec.%I(), rowvec.%I()',
-                   'on_insert_' || watched, 'on_update_' || watched, 'on_delete_' || watched);
+    EXECUTE format('DROP FUNCTION IF EXISTS rowvec.%I(), rowvec.%I(), rowvec.%I(), rowvec.%I()',
+                   'on_insert_' || watched, 'on_update_' || watched, 'on_move_' || watched, 'on_delete_' || watched);
 END $$;
 
 -- One trigger function. SECURITY DEFINER: writers of the table need no right of ours.
@@ -93,7 +104,7 @@ BEGIN
     EXECUTE format('REVOKE ALL ON FUNCTION rowvec.%I() FROM PUBLIC', name);
 END $$;
 
--- The bodies name the key (and owner) only, so that no change of another column can break a writer, and pass
+-- The bodies name the key only, so that no change of another column can break a writer, and pass
 -- keys as arrays: joining a transition table would cache the plan of a bulk statement for later single ones.
 CREATE FUNCTION rowvec.create_triggers(watched rowvec.source) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -110,8 +121,9 @@ BEGIN
         'on_insert_' || type, format(append, format('ARRAY(SELECT n.%I::text FROM new_rows n)', key)));
     PERFORM rowvec.create_trigger_function(
         'on_delete_' || type, format(remove, format('ARRAY(SELECT o.%I::text FROM old_rows o)', key)));
+    PERFORM rowvec.create_trigger_function('on_update_' || type, format(append, format('ARRAY[NEW.%I::text]', key)));
     -- A changed key or owner takes the old row out of search at once; the new one is embedded as any other.
-    PERFORM rowvec.create_trigger_function('on_update_' || type, format(E'IF %s THEN\n%s\nEND IF;\n%s', moved,
+    PERFORM rowvec.create_trigger_function('on_move_' || type, format(E'%s\n%s',
         format(remove, format('ARRAY[OLD.%I::text]', key)), format(append, format('ARRAY[NEW.%I::text]', key))));
 
     EXECUTE format('CREATE TRIGGER %I AFTER INSERT ON %s REFERENCING NEW TABLE AS new_rows '
@@ -121,9 +133,12 @@ BEGIN
                    'FOR EACH STATEMENT EXECUTE FUNCTION rowvec.%I()',
                    'rowvec_delete_' || type, watched.relation, 'on_delete_' || type);
     -- Not UPDATE OF: a column that a BEFORE trigger changes is not in the statement's list.
-    EXECUTE format('CREATE TRIGGER %I AFTER UPDATE ON %s FOR EACH ROW WHEN (%s OR %s) '
+    EXECUTE format('CREATE TRIGGER %I AFTER UPDATE ON %s FOR EACH ROW WHEN (NOT (%s) AND (%s)) '
                    'EXECUTE FUNCTION rowvec.%I()', 'rowvec_update_' || type, watched.relation,
                    moved, rowvec.differs(watched.relation, watched.text_columns), 'on_update_' || type);
+    EXECUTE format('CREATE TRIGGER %I AFTER UPDATE ON %s FOR EACH ROW WHEN (%s) '
+                   'EXECUTE FUNCTION rowvec.%I()', 'rowvec_move_' || type, watched.relation, moved,
+                   'on_move_' || type);
 END $$;
 
 -- Refuses a template that names a column that is not watched.
@@ -140,6 +155,31 @@ BEGIN
     END LOOP;
 END $$;
 
+-- Refuses settings that no source can have, before a constraint does it in its own words.
+CREATE FUNCTION rowvec.check_settings(wanted rowvec.source) RETURNS void
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF (wanted.content_type ~ '^[a-z][a-z0-9_]{0,39}$') IS NOT TRUE THEN
+        RAISE EXCEPTION 'The content type "%" can''t be used.', wanted.content_type
+            USING ERRCODE = 'RV001', HINT = 'A small letter, then small letters, digits and _: at most 40 in all.';
+    END IF;
+    IF (wanted.chunking IN ('none', 'characters')) IS NOT TRUE THEN
+        RAISE EXCEPTION 'There is no chunking "%".', wanted.chunking
+            USING ERRCODE = 'RV001', HINT = 'It can be none or characters.';
+    END IF;
+    IF (wanted.chunk_characters BETWEEN 50 AND 100000) IS NOT TRUE THEN
+        RAISE EXCEPTION 'A chunk can have 50 to 100,000 characters, not %.', wanted.chunk_characters
+            USING ERRCODE = 'RV001';
+    END IF;
+    IF (wanted.chunk_overlap >= 0 AND wanted.chunk_overlap < wanted.chunk_characters) IS NOT TRUE THEN
+        RAISE EXCEPTION 'Chunks of % characters can''t share %.', wanted.chunk_characters, wanted.chunk_overlap
+            USING ERRCODE = 'RV001', HINT = 'The overlap must be smaller than the chunk, and not negative.';
+    END IF;
+    IF wanted.notify IS NULL THEN
+        RAISE EXCEPTION 'Whether writers may notify must be true or false.' USING ERRCODE = 'RV001';
+    END IF;
+END $$;
+
 -- Watches a table: creates its triggers and lets the daemon queue the rows that are already there, page by page,
 -- at bulk priority. Watching again with the same settings does nothing; with others it replaces them.
 CREATE FUNCTION rowvec.watch(
@@ -148,13 +188,16 @@ CREATE FUNCTION rowvec.watch(
     chunk_overlap integer DEFAULT 0, notify boolean DEFAULT true
 ) RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    kind "char" := (SELECT c.relkind FROM pg_class c WHERE c.oid = relation);
+    plain boolean := (SELECT c.relkind = 'r' AND c.relpersistence <> 't' FROM pg_class c WHERE c.oid = relation);
     old rowvec.source;
     new rowvec.source;
 BEGIN
-    IF kind <> 'r' OR EXISTS (SELECT FROM pg_inherits i WHERE relation IN (i.inhrelid, i.inhparent)) THEN
+    IF plain IS NOT TRUE OR EXISTS (SELECT FROM pg_inherits i WHERE relation IN (i.inhrelid, i.inhparent)) THEN
         RAISE EXCEPTION '% is not a plain table.', relation
-            USING ERRCODE = 'RV001', HINT = 'Views, partitioned and inherited tables can''t be watched.';
+            USING ERRCODE = 'RV001', HINT = 'Views, partitioned, inherited and temporary tables can''t be watched.';
+    END IF;
+    IF (priority BETWEEN 1 AND 100) IS NOT TRUE THEN
+        RAISE EXCEPTION 'The priority must be 1 to 100, not %.', priority USING ERRCODE = 'RV001';
     END IF;
     IF cardinality(columns) IS NULL OR cardinality(columns) = 0 THEN
         RAISE EXCEPTION 'No columns to embed were given.' USING ERRCODE = 'RV001';
@@ -183,6 +226,7 @@ BEGIN
     new.backfilled := false;
     new.created_at := coalesce(old.created_at, now());
     new.updated_at := now();
+    PERFORM rowvec.check_settings(new);
     PERFORM rowvec.check_text_column(relation, number) FROM unnest(new.text_columns) AS number;
     PERFORM rowvec.check_template(template, columns);
     IF (to_jsonb(old) - ARRAY['backfilled', 'backfill_after', 'updated_at'])

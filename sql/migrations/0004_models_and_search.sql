@@ -20,6 +20,21 @@ BEGIN
     PERFORM pg_notify('rowvec', '');
 END $$;
 
+-- Raises when a source's table or one of its columns is gone. (DROP COLUMN ... CASCADE takes the triggers along.)
+CREATE FUNCTION rowvec.check_readable(watched rowvec.source) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = watched.relation) THEN
+        RAISE EXCEPTION 'The table of the source "%" is gone.', watched.content_type
+            USING ERRCODE = 'RV002', HINT = 'End its watch with `rowvec unwatch`.';
+    END IF;
+    IF EXISTS (SELECT FROM unnest(watched.key_columns || watched.text_columns || watched.owner_column) AS number
+               WHERE number IS NOT NULL AND rowvec.column_name(watched.relation, number) IS NULL) THEN
+        RAISE EXCEPTION 'A watched column of the source "%" is gone.', watched.content_type
+            USING ERRCODE = 'RV002', HINT = 'Watch the table again, with the columns that it has.';
+    END IF;
+END $$;
+
 -- The current text of rows, as JSON arrays of the watched columns in their order. Rows that are gone are missing
 -- from the answer. Names are looked up at each call, so a renamed column or table is read on; SECURITY DEFINER,
 -- so the daemon needs no right on the table; row security off, so that a policy raises instead of hiding rows,
@@ -31,10 +46,7 @@ DECLARE
     watched rowvec.source;
 BEGIN
     SELECT * INTO watched FROM rowvec.source s WHERE s.content_type = read_rows.content_type;
-    IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = watched.relation) THEN
-        RAISE EXCEPTION 'The table of the source "%" is gone.', content_type
-            USING ERRCODE = 'RV002', HINT = 'End its watch with `rowvec unwatch`.';
-    END IF;
+    PERFORM rowvec.check_readable(watched);
     RETURN QUERY EXECUTE (
         SELECT format(
             'SELECT %1$I::text, %2$s, json_build_array(%3$s)::text FROM %4$s WHERE %1$I = ANY ($1::%5$s[])',
@@ -45,7 +57,6 @@ BEGIN
                      THEN 'to_json(%I)' ELSE 'to_json(%I::text)' END, a.attname), ', ' ORDER BY given.position)
              FROM unnest(watched.text_columns) WITH ORDINALITY AS given (number, position)
              JOIN pg_attribute a ON a.attrelid = watched.relation AND a.attnum = given.number
-                AND NOT a.attisdropped
              JOIN pg_type t ON t.oid = a.atttypid),
             watched.relation, key.atttypid::regtype)
         FROM pg_attribute key WHERE key.attrelid = watched.relation AND key.attnum = watched.key_columns[1])
@@ -65,6 +76,7 @@ BEGIN
     IF watched.content_type IS NULL THEN
         RETURN NULL;
     END IF;
+    PERFORM rowvec.check_readable(watched);
     -- The page's size stands in the text: as a parameter it would be estimated at a tenth of the table and the
     -- plan would sort it whole for every page.
     EXECUTE (

@@ -1,4 +1,5 @@
--- Turns the oldest changes, removals first, into items of every active model; leaves those whose items are locked.
+-- Turns the oldest changes, removals and immediate ones first, into items of every active model; leaves those
+-- whose items are locked.
 -- $1 floor: bigint, $2 batch: integer
 WITH walked AS MATERIALIZED (
     SELECT id, content_type, content_id, priority, kind, due_at
@@ -14,8 +15,15 @@ removals AS MATERIALIZED (
     ORDER BY id
     LIMIT $2::integer
 ),
+immediate AS MATERIALIZED (
+    SELECT id, content_type, content_id, priority, kind, due_at
+    FROM rowvec.change
+    WHERE kind = 'write' AND priority <= 2 AND id >= $1::bigint
+    ORDER BY id
+    LIMIT $2::integer
+),
 taken AS MATERIALIZED (
-    SELECT * FROM walked UNION SELECT * FROM removals
+    SELECT * FROM walked UNION SELECT * FROM removals UNION SELECT * FROM immediate
 ),
 keyed AS MATERIALIZED (
     -- A key twice in one upsert is an error. Changes of a source that is no longer watched end here.

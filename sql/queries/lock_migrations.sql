@@ -1,2 +1,2 @@
--- Lets one runner migrate at a time.
+-- Lets one runner migrate, or add models, at a time.
 SELECT pg_advisory_xact_lock(1919907702, 2)

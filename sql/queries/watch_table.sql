@@ -2,5 +2,5 @@
 -- $1 relation: text, $2 content_type: text, $3 columns: text[], $4 priority: integer, $5 template: text,
 -- $6 owner_column: text, $7 chunking: text, $8 chunk_characters: integer, $9 chunk_overlap: integer,
 -- $10 notify: boolean
-SELECT rowvec.watch($1::text::regclass, $2::text, $3::text[], $4::integer, $5::text, $6::text, $7::text,
+SELECT rowvec.watch(rowvec.find_table($1::text), $2::text, $3::text[], $4::integer, $5::text, $6::text, $7::text,
                     $8::integer, $9::integer, $10::boolean) AS changed

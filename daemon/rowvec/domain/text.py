@@ -32,7 +32,10 @@ def render_text(source: Source, fields: str) -> str:
     Raises:
         TextRejectedError: the array can't be read (a `json` column may hold broken escapes).
     """
-    values = dict(zip(source.labels, map(_plain, _decode(fields)), strict=True))
+    try:
+        values = dict(zip(source.labels, map(_plain, _decode(fields)), strict=True))
+    except RecursionError as error:
+        raise TextRejectedError("The row's columns are nested too deeply.", str(error)) from error
     if not any(values.values()):
         return ""
     if source.template is None:
@@ -71,7 +74,7 @@ def _decode(fields: str) -> list[Any]:
     # The standard parser: a column of type `json` may hold duplicate keys, huge numbers and lone surrogates
     # that Postgres accepts, and so must we.
     try:
-        values: list[Any] = json.loads(fields)
+        values: list[Any] = json.loads(fields, parse_int=str, parse_float=str)
     except ValueError as error:
         raise TextRejectedError("The row's columns can't be read as JSON.", str(error)) from error
     return values

@@ -58,7 +58,7 @@ class EmbedRoom:
                 for start in range(0, len(hashes), size):
                     part = hashes[start : start + size]
                     requests.create_task(self._request(lane, part, [texts[digest] for digest in part], embeddings))
-        except* Exception as group:  # noqa: BLE001 - one cause is raised in its place
+        except ExceptionGroup as group:  # not except*: before Python 3.11.4 it wraps what is raised in a new group
             raise _worst(group) from None
 
     async def _request(

@@ -15,7 +15,8 @@ from rowvec.pipeline.due_board import EVER, DueBoard
 from rowvec.ports import ChangeLog, ItemQueue, WakeSource
 from rowvec.telemetry import Metrics
 
-BATCH_CHANGES: Final = 1000
+BATCH_CHANGES: Final = 250
+"""Small: an immediate change that comes in the middle waits for one batch."""
 STRAGGLER_CHANGES: Final = 1000
 """Changes commit out of order: each look begins so many ids before the last seen one."""
 AWAKE_SECONDS: Final = 2.0
@@ -105,8 +106,7 @@ class Folder:
         """Fold all there is and probe; return whether there was anything."""
         sweep = cause is Cause.SWEEP
         folded = await self._fold_all(0 if sweep else self._floor)
-        if folded:
-            await self._fall_asleep()
+        folded += await self._fall_asleep()
         slots = await self._queue.probe(self._models, EVER if sweep else self._board.lowest_floor())
         self._board.offer(slots, sweep=sweep)
         if slots and not self._has_room():
@@ -124,7 +124,9 @@ class Folder:
             folded += fold.folded
             floor = fold.last_id + 1
             self._floor = max(self._floor, floor - STRAGGLER_CHANGES)
-            await self._stay_awake()
+            if fold.folded:
+                # What a writer holds is no work: marking for it would never let us fall asleep.
+                await self._stay_awake()
         return folded
 
     async def _stay_awake(self) -> None:
@@ -133,10 +135,11 @@ class Folder:
             self._marked_at = self._seconds()
             await self._wake.mark_awake(AWAKE_SECONDS)
 
-    async def _fall_asleep(self) -> None:
-        """Clear the mark, then look again: a writer may have seen it in between."""
-        if self._marked_at:
+    async def _fall_asleep(self) -> int:
+        """Clear the mark, then look again: a writer may have seen it in between. Work found marks anew."""
+        folded = 0
+        while self._marked_at:
             self._marked_at = 0.0
             await self._wake.clear_awake()
-            if await self._fold_all(self._floor):
-                self._bell.ring(Cause.POLL)
+            folded += await self._fold_all(self._floor)
+        return folded

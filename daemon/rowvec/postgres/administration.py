@@ -10,7 +10,7 @@ import asyncpg
 from pgvector import Vector
 from pgvector.asyncpg import register_vector
 
-from rowvec.domain.errors import ConfigurationError, TryAgainError
+from rowvec.domain.errors import ConfigurationError, SchemaOutdatedError, TryAgainError
 from rowvec.ports import Embedding
 from rowvec.postgres.connections import close, connect, translated
 from rowvec.postgres.migrations import Migration, check_schema, migrate
@@ -38,11 +38,13 @@ class Administration:
         Raises:
             ConfigurationError: a known model has other dimensions.
         """
-        known = {row["name"]: row["dimensions"] for row in await self._fetch("list_models")}
-        check_dimensions(known, models)
-        added = [name for name in models if name not in known]
-        for name in added:
-            await self._fetch("add_model", name, models[name])
+        async with self._connection.transaction(isolation="read_committed"):
+            await self._fetch("lock_migrations")
+            known = {row["name"]: row["dimensions"] for row in await self._fetch("list_models")}
+            check_dimensions(known, models)
+            added = [name for name in models if name not in known]
+            for name in added:
+                await self._fetch("add_model", name, models[name])
         return added
 
     async def watch(self, *arguments: object) -> bool:
@@ -159,5 +161,7 @@ async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> Administra
     with translated():
         server = await connection.fetchrow(statement("show_server"))
         assert server is not None  # noqa: S101 - a SELECT without FROM has one row
+        if server["vector_schema"] is None:
+            raise SchemaOutdatedError("The extension vector is not installed here.", "Run `rowvec migrate` first.")
         await register_vector(connection, schema=server["vector_schema"])
     return Administration(connection, server["vector_schema"])

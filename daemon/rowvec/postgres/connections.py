@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -26,13 +27,18 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolC
 
 CONNECT_SECONDS: Final = 10.0
 COMMAND_SECONDS: Final = 60.0
-CLOSE_SECONDS: Final = 5.0
+CLOSE_SECONDS: Final = 2.0
 POOL_SIZE: Final = 8
+DSN_FORM: Final = (
+    "Its form is postgresql://USER:PASSWORD@HOST:5432/DATABASE, with special characters in USER and PASSWORD "
+    "percent-encoded."
+)
 
 _UNAVAILABLE: Final = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # how asyncpg ends when a connection is cut in the middle of a statement
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.TooManyConnectionsError,
@@ -54,28 +60,35 @@ def translate(error: Exception) -> Exception:
     """
     state = getattr(error, "sqlstate", None)
     hint = getattr(error, "hint", None) or ""
+    said = _message(error)
     match error:
         case RowvecError():
             return error
         case _ if state == "RV001":
-            return UsageError(str(error), hint)
+            return UsageError(f"{said}.", hint)
         case _ if state == "RV002":
-            return SourceUnreadableError(str(error), hint)
+            return SourceUnreadableError(f"{said}.", hint)
         case asyncpg.InsufficientPrivilegeError():
             return ConfigurationError(
-                f"The database role lacks a right: {error}.",
+                f"The database role lacks a right: {said}.",
                 "Connect as the role that ran `rowvec migrate`, or let it grant what is missing.",
             )
         case asyncpg.LockNotAvailableError():
             return TryAgainError("The table is locked by another transaction.", "Try again in a moment.")
         case _ if isinstance(error, _MISSING):
-            return SchemaOutdatedError(f"The database is not prepared: {error}.", "Run `rowvec migrate` first.")
+            return SchemaOutdatedError(f"The database is not prepared: {said}.", "Run `rowvec migrate` first.")
         case _ if isinstance(error, _REFUSED):
-            return ConfigurationError(f"Postgres refuses the connection: {error}.", "Check DATABASE_URL.")
+            return ConfigurationError(f"Postgres refuses the connection: {said}.", "Check DATABASE_URL.")
         case _ if isinstance(error, _UNAVAILABLE):
-            return DatabaseUnavailableError(f"Postgres can't be reached: {str(error) or type(error).__name__}.")
+            return DatabaseUnavailableError(f"Postgres can't be reached: {said}.", hint)
         case _:
             return error
+
+
+def _message(error: Exception) -> str:
+    """Return what an error says, without the detail and the hint that asyncpg writes below it."""
+    text = error.args[0] if isinstance(error, asyncpg.PostgresError) and error.args else error
+    return str(text).rstrip(".") or type(error).__name__
 
 
 @contextmanager
@@ -125,9 +138,22 @@ async def connect(dsn: str) -> asyncpg.Connection[asyncpg.Record]:
                 server_settings={"application_name": "rowvec"},
             )
     except (asyncpg.ClientConfigurationError, ValueError) as error:
-        raise ConfigurationError("DATABASE_URL is no connection string.", str(error)) from error
+        # The error itself stays out of tracebacks: it may repeat a part of the password.
+        raise ConfigurationError(
+            "DATABASE_URL is no connection string.", f"{DSN_FORM} {_spoken_reason(dsn, error)}".rstrip()
+        ) from None
     keep_alive(connection)
     return connection
+
+
+def _spoken_reason(dsn: str, error: Exception) -> str:
+    """Return the driver's words unless they repeat a piece of what may be the user and password.
+
+    Unencoded special characters cut a password apart: the driver takes a piece of it for the port and quotes it.
+    """
+    before_host = dsn.partition("://")[2].rpartition("@")[0] or ("" if "://" in dsn else dsn)
+    pieces = filter(None, re.split(r"\W+", before_host))
+    return "" if any(piece in str(error) for piece in pieces) else str(error)
 
 
 async def close(connection: asyncpg.Connection[asyncpg.Record]) -> None:
@@ -175,7 +201,12 @@ class Database:
                 init=self._prepare,
                 # A lost claim, store or completion is done again: vectors and the end of their item are one
                 # transaction. An fsync each would buy nothing.
-                server_settings={"application_name": "rowvec", "synchronous_commit": "off"},
+                # The statements are written for READ COMMITTED, whatever the role's or database's default.
+                server_settings={
+                    "application_name": "rowvec",
+                    "synchronous_commit": "off",
+                    "default_transaction_isolation": "read committed",
+                },
             )
 
     async def close(self) -> None:

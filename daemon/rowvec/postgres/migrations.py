@@ -135,7 +135,8 @@ async def _create_vector(connection: asyncpg.Connection[asyncpg.Record]) -> None
 
 
 async def _apply_next(connection: asyncpg.Connection[asyncpg.Record]) -> Migration | None:
-    async with connection.transaction():
+    # Whatever the role's or database's default: a snapshot from before the lock would not see what others applied.
+    async with connection.transaction(isolation="read_committed"):
         await connection.execute(statement("lock_migrations"))
         server = await connection.fetchrow(statement("show_server"))
         assert server is not None  # noqa: S101 - as above

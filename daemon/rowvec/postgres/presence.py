@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Collection
+from typing import Final
 from uuid import UUID
 
 from rowvec.postgres.connections import Database
 from rowvec.postgres.item_queue import LEASE_SECONDS
+
+STRAY_SECONDS: Final = 3.0
 
 
 class PostgresPresence:
@@ -31,6 +34,7 @@ class PostgresPresence:
 
     async def leave(self) -> None:
         """See `ports.Presence.leave`."""
+        await self._database.fetch("renew_leases", self._daemon, [], LEASE_SECONDS, 0.0)
         await self._database.fetch("remove_daemon", self._daemon)
 
     async def release_lost(self) -> int:
@@ -40,4 +44,4 @@ class PostgresPresence:
 
     async def renew(self, tokens: Collection[UUID]) -> None:
         """See `ports.Presence.renew`."""
-        await self._database.fetch("renew_leases", self._daemon, list(tokens), LEASE_SECONDS)
+        await self._database.fetch("renew_leases", self._daemon, list(tokens), LEASE_SECONDS, STRAY_SECONDS)
