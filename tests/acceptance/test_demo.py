@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+import asyncpg
+import pytest
+
+from database import open_folder
+from rowvec.cli.demo_rows import QUESTIONS, TABLES
+from rowvec.embedded import EmbeddedPostgres
+
+pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
+
+Figures: TypeAlias = dict[str, Any]
+
+ROWS = sum(len(table.rows) for table in TABLES)
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    with open_folder() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def figures(folder: Path) -> Figures:
+    """What the first run on a new folder prints."""
+    return measured(folder)
+
+
+@contextmanager
+def demo(folder: Path, *options: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """Start the command; a database set in the environment must not be touched, so it gets one that is none."""
+    settings = {name: value for name, value in os.environ.items() if not name.startswith("ROWVEC_")}
+    nowhere = "postgresql://nobody@127.0.0.1:1/nowhere"
+    with subprocess.Popen(
+        [sys.executable, "-m", "rowvec", "demo", "--folder", str(folder), *options],
+        env={
+            **settings,
+            "DATABASE_URL": nowhere,
+            "ROWVEC_LISTEN_DATABASE_URL": nowhere,
+            "ROWVEC_HTTP_PORT": "0",
+            **environment,
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def measured(folder: Path) -> Figures:
+    with demo(folder, "--once", "--json") as process:
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    found: Figures = json.loads(out)
+    return found
+
+
+def read_document(stream: IO[str]) -> Figures:
+    lines: list[str] = []
+    while not lines or lines[-1].rstrip() != "}":
+        line = stream.readline()
+        assert line, "".join(lines)
+        lines.append(line)
+    found: Figures = json.loads("".join(lines))
+    return found
+
+
+def read_until(stream: IO[str], text: str) -> None:
+    while text not in (line := stream.readline()):
+        assert line, f"{text!r} was never printed"
+
+
+def is_stopped(folder: Path) -> bool:
+    log = (folder / "postgres.log").read_text()
+    return not (folder / "data" / "postmaster.pid").exists() and log.rstrip().endswith("database system is shut down")
+
+
+def test_every_question_is_answered_by_the_expected_row(figures: Figures) -> None:
+    assert [search["question"] for search in figures["searches"]] == [question.text for question in QUESTIONS]
+    for search, question in zip(figures["searches"], QUESTIONS, strict=True):
+        assert search["answers"][0]["title"] == question.answer
+        assert len(search["answers"]) == 3
+
+
+def test_a_rewritten_row_answers_the_question_that_it_did_not_answer_before(figures: Figures) -> None:
+    rewrite = figures["rewrite"]
+    before, after = (rewrite[when]["answers"][0] for when in ("before", "after"))
+    assert rewrite["before"]["question"] == rewrite["after"]["question"]
+    assert before["title"] != rewrite["after"]["expected"]
+    assert after["title"] == rewrite["after"]["expected"]
+
+
+def test_the_time_from_commit_to_vector_is_measured(figures: Figures) -> None:
+    times = figures["commit_to_vector_ms"]
+    assert len(times["samples"]) == 20
+    assert times["p50"] == pytest.approx(statistics.median(times["samples"]), abs=0.1)
+    assert 0 < times["p50"] <= times["worst"] == max(times["samples"]) < 10_000
+
+
+def test_all_lanes_have_worked(figures: Figures) -> None:
+    course, post = TABLES
+    done = figures["items_done"]
+    assert (done["immediate"], done["standard"]) == (len(course.late), len(post.late))
+    assert sum(done.values()) == figures["rows"] == ROWS
+    assert 0 < figures["seconds_until_all_embedded"] < 120
+
+
+def test_a_second_run_on_the_same_folder_begins_anew(figures: Figures, folder: Path) -> None:
+    again = measured(folder)
+    assert [search["answers"] for search in again["searches"]] == [search["answers"] for search in figures["searches"]]
+    assert is_stopped(folder)
+
+
+def test_it_serves_until_ctrl_c_on_another_port_when_its_own_is_taken(figures: Figures, folder: Path) -> None:
+    assert figures["rows"] == ROWS
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with demo(folder, "--json", ROWVEC_HTTP_PORT=port) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            addresses = read_document(process.stdout)["addresses"]
+            read_until(process.stderr, "Serving until Ctrl-C")
+            assert f":{port}/" not in addresses["healthz"]
+            with urllib.request.urlopen(addresses["healthz"]) as answer:  # noqa: S310 - our own address
+                assert answer.status == 200
+            began = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            assert process.wait() == 0
+            assert time.monotonic() - began < 10
+    assert is_stopped(folder)
+
+
+@pytest.mark.parametrize("moment", ["Starting a Postgres", "It is up", "Two tables are watched", "Searches"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_before_it_serves_ends_it_with_130(
+    figures: Figures, folder: Path, moment: str, number: signal.Signals
+) -> None:
+    assert figures["rows"] == ROWS
+    with demo(folder, "--json") as process:
+        assert process.stderr is not None
+        read_until(process.stderr, moment)
+        process.send_signal(number)
+        out, err = process.communicate()
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert out == ""
+    assert is_stopped(folder)
+
+
+def test_a_model_that_knows_no_meaning_is_told_and_ends_it_with_1(figures: Figures, folder: Path) -> None:
+    assert figures["rows"] == ROWS
+    with demo(folder, "--once", ROWVEC_MODEL_E5_SMALL_PROVIDER="deterministic") as process:
+        out, err = process.communicate()
+    assert process.returncode == 1
+    assert "did not come first" in err
+    assert QUESTIONS[0].text in out
+
+
+async def test_a_table_that_the_demo_did_not_make_is_left_alone() -> None:
+    with open_folder() as folder:
+        with EmbeddedPostgres(folder) as postgres:
+            await run_sql(postgres.dsn, "CREATE TABLE post AS SELECT 42 AS id")
+        with demo(folder, "--once") as process:
+            _, err = process.communicate()
+        assert process.returncode == 78
+        assert '"post" that the demo did not make' in err
+        with EmbeddedPostgres(folder) as postgres:
+            assert await run_sql(postgres.dsn, "SELECT id FROM post") == 42
+
+
+async def run_sql(dsn: str, sql: str) -> Any:  # noqa: ANN401 - whatever the statement gives
+    connection = await asyncpg.connect(dsn)
+    try:
+        return await connection.fetchval(sql)
+    finally:
+        await connection.close()
+
+
+def test_the_help_says_that_no_database_of_the_environment_is_used() -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", "rowvec", "demo", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "DATABASE_URL and ROWVEC_LISTEN_DATABASE_URL are not used" in " ".join(answer.stdout.split())
