@@ -58,9 +58,9 @@ class Worker:
         return await self.queue.claim(Slot(model, lane, content_type), uuid.uuid4(), 1000, EVER)
 
     async def read(self, claim: Claim) -> list[Document]:
-        source = await self.reader.source(claim.slot.content_type)
-        assert source is not None
-        rows = await self.reader.read(claim.slot.content_type, [item.content_id for item in claim.items])
+        found = await self.reader.read(claim.slot.content_type, [item.content_id for item in claim.items])
+        assert found is not None
+        source, rows = found
         by_key = {row.content_id: row for row in rows}
         documents = []
         for item in claim.items:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import sys
+from typing import Final
+
+INTERRUPTED: Final = 130
 
 
 def main() -> int:
@@ -13,9 +16,12 @@ def main() -> int:
         from rowvec import healthcheck  # noqa: PLC0415 - each command pays for its own imports only
 
         return healthcheck.main(sys.argv[2:])
-    from rowvec import cli  # noqa: PLC0415
+    try:
+        from rowvec import cli  # noqa: PLC0415
 
-    return cli.main()
+        return cli.main()
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

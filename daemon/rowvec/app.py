@@ -46,8 +46,8 @@ from rowvec.telemetry import Metrics
 
 VERSION: Final = version("rowvec")
 CONNECT_PAUSE_SECONDS: Final = 0.5
-ROOM_BOUND_SECONDS: Final = 30.0
-HEARTBEAT_BOUND_SECONDS: Final = 90.0
+ROOM_BOUND_SECONDS: Final = 120.0
+"""Longer than a statement and the wait for a connection together: a hanging Postgres is no reason to die."""
 
 T = TypeVar("T")
 
@@ -175,11 +175,12 @@ class Daemon:
 
         rooms = [EmbedRoom(embedder, store, self.metrics) for embedder in self._embedders]
         attempts, chance = Attempts(self._settings.max_attempts), random.Random()  # noqa: S311 - jitter
+        lines = [Line(preparer, room, store, queue, board, attempts, chance, self.metrics) for room in rooms]
         claimers = [
             Claimer(
                 queue,
                 board,
-                Line(preparer, room, store, queue, board, attempts, chance, self.metrics),
+                line,
                 lane,
                 tokens,
                 uuid.uuid4,
@@ -187,7 +188,7 @@ class Daemon:
                 room.embedder.concurrency + 1,
                 self.health.pulse(f"claim {room.embedder.name} {lane}", ROOM_BOUND_SECONDS),
             )
-            for room in rooms
+            for room, line in zip(rooms, lines, strict=True)
             for lane in Lane
         ]
         longest = max(self._settings.poll_seconds, self._settings.sweep_seconds)
@@ -205,9 +206,7 @@ class Daemon:
             self._settings.poll_seconds,
             self._settings.sweep_seconds,
         )
-        heartbeat = Heartbeat(
-            presence, tokens, bell, self.health, self.health.pulse("heartbeat", HEARTBEAT_BOUND_SECONDS)
-        )
+        heartbeat = Heartbeat(presence, tokens, bell, self.health, self.health.pulse("heartbeat", ROOM_BOUND_SECONDS))
         return Rooms(
             upstream=[Listener(wake, bell, self.health), Backfiller(changes, bell), folder],
             claimers=claimers,

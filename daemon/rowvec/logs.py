@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 
@@ -10,36 +11,40 @@ import structlog
 
 
 def configure_logs(level: str, form: str) -> None:
-    """Send all logs to stderr in one form.
+    """Send all logs to stderr in one form, those of libraries too (from warning on).
 
     Args:
         level: debug, info, warning or error.
         form: json or console.
     """
     number = logging.getLevelNamesMapping()[level.upper()]
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer()
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderers: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer()]
         if form == "console"
-        else structlog.processors.JSONRenderer(serializer=lambda value, **_: orjson.dumps(value, default=str).decode())
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_dump)]
     )
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info if form == "json" else _as_is,
-            renderer,
-        ],
+        processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(level=max(number, logging.WARNING), stream=sys.stderr, force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(processors=[remove_meta, *renderers], foreign_pre_chain=shared)
+    )
+    logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
 
 
-def _as_is(
-    logger: structlog.typing.WrappedLogger,  # noqa: ARG001 - a processor's signature
-    name: str,  # noqa: ARG001
-    event: structlog.typing.EventDict,
-) -> structlog.typing.EventDict:
-    return event
+def _dump(value: object, **_: object) -> str:
+    """Return a line of JSON, whatever the values are: a log call must never be what fails."""
+    try:
+        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except (TypeError, ValueError):
+        return json.dumps(value, default=str, skipkeys=True)

@@ -111,11 +111,8 @@ class ItemQueue(Protocol):
 class RowReader(Protocol):
     """The application's rows as they are now."""
 
-    async def source(self, content_type: str) -> Source | None:
-        """Return how a content type is watched; None when it is not."""
-
-    async def read(self, content_type: str, content_ids: Sequence[str]) -> Sequence[Row]:
-        """Return the rows that exist.
+    async def read(self, content_type: str, content_ids: Sequence[str]) -> tuple[Source, Sequence[Row]] | None:
+        """Return the source and those of its rows that exist, as of one moment; None when it is not watched.
 
         Raises:
             SourceUnreadableError: the table is gone or may not be read.

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SecretsSettingsSource,
     SettingsConfigDict,
@@ -20,6 +21,9 @@ from rowvec.domain.errors import ConfigurationError
 
 _MODEL_VARIABLE: Final = re.compile(r"^ROWVEC_MODEL_(.+)_(PROVIDER|DIMENSIONS|CONCURRENCY|DELAY_SECONDS)$")
 _MODEL_NAME: Final = re.compile(r"^[a-z][a-z0-9_]{0,39}$")
+
+
+Seconds = Annotated[float, Field(gt=0, le=86400)]
 
 
 class ModelSettings(BaseModel):
@@ -36,20 +40,28 @@ class ModelSettings(BaseModel):
 class Settings(BaseSettings):
     """Everything that can be set, with its default."""
 
-    model_config = SettingsConfigDict(extra="ignore", populate_by_name=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        extra="ignore", populate_by_name=True, env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     database_url: SecretStr | None = Field(None, alias="DATABASE_URL")
     listen_database_url: SecretStr | None = Field(None, alias="ROWVEC_LISTEN_DATABASE_URL")
     http_host: str = Field("127.0.0.1", alias="ROWVEC_HTTP_HOST")
     http_port: Annotated[int, Field(ge=0, le=65535)] = Field(8480, alias="ROWVEC_HTTP_PORT")
-    batch_items: Annotated[int, Field(ge=1, le=5000)] = Field(64, alias="ROWVEC_BATCH_ITEMS")
+    batch_items: Annotated[int, Field(ge=1, le=5000)] = Field(128, alias="ROWVEC_BATCH_ITEMS")
     max_attempts: Annotated[int, Field(ge=1, le=100)] = Field(5, alias="ROWVEC_MAX_ATTEMPTS")
-    poll_seconds: Annotated[float, Field(gt=0)] = Field(1.0, alias="ROWVEC_POLL_SECONDS")
-    sweep_seconds: Annotated[float, Field(gt=0)] = Field(2.0, alias="ROWVEC_SWEEP_SECONDS")
+    poll_seconds: Seconds = Field(1.0, alias="ROWVEC_POLL_SECONDS")
+    sweep_seconds: Seconds = Field(2.0, alias="ROWVEC_SWEEP_SECONDS")
     drain_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(10.0, alias="ROWVEC_DRAIN_SECONDS")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", alias="ROWVEC_LOG_LEVEL")
     log_format: Literal["json", "console"] = Field("json", alias="ROWVEC_LOG_FORMAT")
     models: dict[str, ModelSettings] = Field(default_factory=dict)
+
+    @field_validator("database_url", "listen_database_url", mode="after")
+    @classmethod
+    def _no_empty_address(cls, value: SecretStr | None) -> SecretStr | None:
+        """Take an empty address for none: the driver would take it for whatever server is near."""
+        return value if value and value.get_secret_value().strip() else None
 
     @field_validator("models", mode="before")
     @classmethod
@@ -96,12 +108,12 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is the library's
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is the library's
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Environment first, then systemd's credentials, then the file."""
-        sources = [init_settings, env_settings, _ModelVariables(settings_cls)]
+        sources = [init_settings, _Environment(settings_cls), _ModelVariables(settings_cls)]
         if credentials := os.environ.get("CREDENTIALS_DIRECTORY"):
             sources.append(SecretsSettingsSource(settings_cls, secrets_dir=credentials))
         if file := os.environ.get("ROWVEC_CONFIG"):
@@ -109,6 +121,14 @@ class Settings(BaseSettings):
                 raise ConfigurationError(f"ROWVEC_CONFIG names {file}, which is no file.")
             sources.append(TomlConfigSettingsSource(settings_cls, toml_file=file))
         return tuple(sources)
+
+
+class _Environment(EnvSettingsSource):
+    """Reads the variables by their full names: LOG_LEVEL without the prefix belongs to somebody else."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ANN401
+        value = next((self.env_vars[name] for name in self.env_vars if name.upper() == field.alias), None)
+        return value, field.alias or field_name, False
 
 
 class _ModelVariables(PydanticBaseSettingsSource):
@@ -125,6 +145,14 @@ class _ModelVariables(PydanticBaseSettingsSource):
         return {"models": models} if models else {}
 
 
+def _variable(place: tuple[int | str, ...]) -> str:
+    """Return the name by which a person can set what is wrong: in the file, and for models in the environment."""
+    written = ".".join(map(str, place))
+    if place[0] != "models" or len(place) == 1:
+        return written
+    return f"{written} ({'_'.join(['ROWVEC_MODEL', *(str(part).upper() for part in place[1:])])})"
+
+
 def load_settings(**given: object) -> Settings:
     """Read all settings.
 
@@ -137,7 +165,7 @@ def load_settings(**given: object) -> Settings:
     try:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        problems = "; ".join(f"{_variable(item['loc'])}: {item['msg']}" for item in error.errors())
         raise ConfigurationError(f"Wrong settings: {problems}.", "Correct them and start again.") from None
     except ValueError as error:
         raise ConfigurationError("The settings can't be read.", str(error)) from None

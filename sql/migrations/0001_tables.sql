@@ -69,7 +69,7 @@ CREATE TABLE rowvec.embedding_queue (
     id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     content_type     text NOT NULL,
     content_id       text NOT NULL,
-    model            text NOT NULL REFERENCES rowvec.model (name),
+    model            text NOT NULL,
     priority         smallint NOT NULL,
     lane             text NOT NULL GENERATED ALWAYS AS (
         CASE WHEN priority <= 2 THEN 'immediate' WHEN priority <= 4 THEN 'standard' ELSE 'bulk' END) STORED,

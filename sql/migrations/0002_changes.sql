@@ -39,6 +39,22 @@ BEGIN
     PERFORM rowvec.append_changes_v1(content_type, content_ids, priority, 'remove', wake);
 END $$;
 
+-- The id as the key's own type writes it: '007' of an integer key is '7'.
+CREATE FUNCTION rowvec.canonical_id(watched rowvec.source, content_id text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    type regtype;
+    written text;
+BEGIN
+    SELECT a.atttypid INTO type FROM pg_attribute a
+    WHERE a.attrelid = watched.relation AND a.attnum = watched.key_columns[1];
+    EXECUTE format('SELECT $1::%s::text', coalesce(type, 'text')) INTO written USING content_id;
+    RETURN written;
+EXCEPTION WHEN data_exception THEN
+    RAISE EXCEPTION '"%" is no key of "%": it is a %.', content_id, watched.content_type, type
+        USING ERRCODE = 'RV001';
+END $$;
+
 -- Asks for a row of a watched table to be embedded (again), now or later.
 CREATE FUNCTION rowvec.enqueue(
     content_type text, content_id text, priority integer DEFAULT NULL, at timestamptz DEFAULT NULL
@@ -58,7 +74,7 @@ BEGIN
         RAISE EXCEPTION 'The priority must be 1 to 100, not %.', priority USING ERRCODE = 'RV001';
     END IF;
     PERFORM rowvec.append_changes_v1(
-        content_type, ARRAY[content_id], coalesce(priority, found.priority)::smallint, 'write', found.notify, at);
+        content_type, ARRAY[rowvec.canonical_id(found, content_id)], coalesce(priority, found.priority)::smallint, 'write', found.notify, at);
 END $$;
 
 REVOKE ALL ON FUNCTION rowvec.append_changes_v1(text, text[], smallint, text, boolean, timestamptz) FROM PUBLIC;

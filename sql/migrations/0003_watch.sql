@@ -58,10 +58,13 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     found record;
 BEGIN
-    SELECT a.attname, a.atttypid::regtype AS type, t.typcategory INTO found
+    SELECT a.attname, a.atttypid::regtype AS type,
+           coalesce(element.typcategory, t.typcategory) AS category,
+           coalesce(element.oid, t.oid) IN ('json'::regtype, 'jsonb'::regtype) AS is_json INTO found
     FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+    LEFT JOIN pg_type element ON element.oid = t.typelem AND t.typcategory = 'A'
     WHERE a.attrelid = relation AND a.attnum = number;
-    IF found.typcategory NOT IN ('S', 'N', 'A') AND found.type NOT IN ('json', 'jsonb') THEN
+    IF found.category NOT IN ('S', 'N') AND NOT found.is_json THEN
         RAISE EXCEPTION 'The column "%" of % is a %, which has no text to embed.',
             found.attname, relation, found.type
             USING ERRCODE = 'RV001', HINT = 'Columns can be text, varchar, numbers, json, jsonb and arrays.';

@@ -122,17 +122,26 @@ BEGIN
         RAISE EXCEPTION 'The model "%" has % dimensions, the given embedding has %.',
             chosen.name, chosen.dimensions, vector_dims(embedding) USING ERRCODE = 'RV001';
     END IF;
-    -- More chunks than rows are asked for, since several of a row may be near.
+    -- Rows first, then the chunk of each: however many chunks a row has near, it hides no other.
     RETURN QUERY EXECUTE format($q$
-        SELECT * FROM (
-            SELECT DISTINCT ON (v.content_type, v.content_id)
-                   v.content_type, v.content_id, v.chunk_index, v.chunk_text, 1 - v.distance AS score
-            FROM (SELECT w.content_type, w.content_id, w.chunk_index, w.chunk_text, w.embedding <=> $1 AS distance
-                  FROM rowvec.%I AS w
-                  WHERE ($2 IS NULL OR w.owner = $2) AND ($3 IS NULL OR w.content_type = ANY ($3))
-                  ORDER BY w.embedding <=> $1 LIMIT $4 * 8) AS v
-            ORDER BY v.content_type, v.content_id, v.distance) AS nearest
-        ORDER BY score DESC, content_type, content_id LIMIT $4
+        WITH nearest AS (
+            SELECT w.content_type, w.content_id, min(w.embedding <=> $1) AS distance
+            FROM rowvec.%1$I AS w
+            WHERE ($2 IS NULL OR w.owner = $2) AND ($3 IS NULL OR w.content_type = ANY ($3))
+            GROUP BY w.content_type, w.content_id
+            ORDER BY distance, w.content_type, w.content_id
+            LIMIT $4
+        )
+        SELECT n.content_type, n.content_id, c.chunk_index, c.chunk_text, 1 - n.distance
+        FROM nearest n
+        CROSS JOIN LATERAL (
+            SELECT w.chunk_index, w.chunk_text
+            FROM rowvec.%1$I AS w
+            WHERE w.content_type = n.content_type AND w.content_id = n.content_id
+            ORDER BY w.embedding <=> $1, w.chunk_index
+            LIMIT 1
+        ) AS c
+        ORDER BY n.distance, n.content_type, n.content_id
     $q$, 'vector_' || chosen.name) USING embedding, owner, content_types, max_results;
 END $$;
 

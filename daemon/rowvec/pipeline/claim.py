@@ -63,6 +63,7 @@ class Claimer:
         self._room = asyncio.Semaphore(claims_at_once)
         self._pulse = pulse
         self._looking = False
+        self._stopped = False
         self._claiming: asyncio.Task[None] | None = None
 
     @property
@@ -72,11 +73,14 @@ class Claimer:
 
     def stop(self) -> None:
         """Make no more claims; `run` returns when those under way have ended."""
+        self._stopped = True
         if self._claiming is not None:
             self._claiming.cancel()
 
     async def run(self) -> None:
         """Claim until stopped."""
+        if self._stopped:
+            return
         async with asyncio.TaskGroup() as under_way:
             self._claiming = under_way.create_task(self._claim_for_ever(under_way))
 

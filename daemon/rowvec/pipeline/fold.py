@@ -76,19 +76,19 @@ class Folder:
         self._floor = 0
         self._next_sweep = 0.0
         self._marked_at = 0.0
+        self._called_at = 0.0
+        self._settling = False
 
     async def run(self) -> None:
         """Fold for ever."""
-        worked = False
         while True:
-            cause = await self._next_cause(SETTLE_SECONDS if worked else self._poll_seconds)
+            cause = await self._next_cause(SETTLE_SECONDS if self._settling else self._poll_seconds)
             try:
                 worked = await self._look(cause)
             except DatabaseUnavailableError as error:
                 log.warning("fold.interrupted", error=str(error))
                 await asyncio.sleep(OUTAGE_SECONDS)
                 self._bell.ring(Cause.SWEEP)
-                worked = False
             else:
                 self._metrics.wakeups.labels(cause.name.lower(), "yes" if worked else "no").inc()
 
@@ -107,26 +107,37 @@ class Folder:
         sweep = cause is Cause.SWEEP
         folded = await self._fold_all(0 if sweep else self._floor)
         folded += await self._fall_asleep()
+        self._settling = folded > 0
+        if folded and not sweep:
+            return True
         slots = await self._queue.probe(self._models, EVER if sweep else self._board.lowest_floor())
         self._board.offer(slots, sweep=sweep)
         if slots and not self._has_room():
-            # More than this daemon can take: the others may sleep.
-            await self._wake.notify()
+            await self._wake_others()
         return bool(folded or slots)
 
+    async def _wake_others(self) -> None:
+        """Say that there is more than this daemon can take; not too often, for it hears itself as well."""
+        if self._seconds() - self._called_at >= RENEW_SECONDS:
+            self._called_at = self._seconds()
+            await self._wake.notify()
+
     async def _fold_all(self, floor: int) -> int:
-        """Fold batch after batch; what a writer holds is passed over and found again later."""
+        """Fold batch after batch; what a writer holds is passed over and found again later.
+
+        Writers are spared from the second batch on: after a single one the mark would be cleared at once.
+        """
         folded = 0
         while (fold := await self._changes.fold(floor, BATCH_CHANGES)).last_id is not None:
+            if folded and fold.folded:
+                # What a writer holds is no work: marking for it would never let us fall asleep.
+                await self._stay_awake()
             self._pulse.beat()
             self._board.offer(fold.slots)
             self._metrics.changes_folded.inc(fold.folded)
             folded += fold.folded
             floor = fold.last_id + 1
             self._floor = max(self._floor, floor - STRAGGLER_CHANGES)
-            if fold.folded:
-                # What a writer holds is no work: marking for it would never let us fall asleep.
-                await self._stay_awake()
         return folded
 
     async def _stay_awake(self) -> None:

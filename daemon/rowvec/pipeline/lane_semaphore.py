@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from rowvec.domain.errors import ModelUnavailableError
+from rowvec.domain.errors import StoppingError
 from rowvec.domain.lanes import Lane, LaneTurns
 
 
@@ -32,7 +32,7 @@ class LaneSemaphore:
         """Hold a permit for the time of the block.
 
         Raises:
-            ModelUnavailableError: the semaphore was closed: no new requests begin.
+            StoppingError: the semaphore was closed: no new requests begin.
         """
         await self._acquire(lane)
         try:
@@ -81,5 +81,5 @@ class LaneSemaphore:
         return sum(self._held.values()) + reserved < self._permits
 
 
-def _closing() -> ModelUnavailableError:
-    return ModelUnavailableError("The daemon is stopping.")
+def _closing() -> StoppingError:
+    return StoppingError("The daemon is stopping.")

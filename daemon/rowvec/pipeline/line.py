@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from rowvec.domain.errors import DatabaseUnavailableError, SourceUnreadableError
+from rowvec.domain.errors import DatabaseUnavailableError, SourceUnreadableError, StoppingError
 from rowvec.domain.items import Claim, Document, Item
 from rowvec.domain.retry import Action, Attempts, decide, describe
 from rowvec.pipeline.due_board import DueBoard
@@ -80,14 +80,13 @@ class Line:
     async def _carry(self, claim: Claim, items: Sequence[Item], embeddings: dict[bytes, Embedding]) -> None:
         try:
             documents = await self._preparer.prepare(claim.slot.content_type, items)
-            await self._room.embed(claim.slot.lane, documents, embeddings)
+            if await self._room.embed(claim.slot.lane, documents, embeddings):
+                self._rest_seconds = SHORTEST_REST_SECONDS
             await self._store_all(claim, documents, embeddings)
         except DatabaseUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a row or a model raises, its items are accounted for
             await self._handle(claim, items, embeddings, error)
-        else:
-            self._rest_seconds = SHORTEST_REST_SECONDS
 
     async def _store_all(self, claim: Claim, documents: Sequence[Document], embeddings: dict[bytes, Embedding]) -> None:
         """Store; what a writer or the fold holds just now is tried again shortly, then left to the heartbeat."""
@@ -121,23 +120,21 @@ class Line:
 
     async def _wait(self, claim: Claim, items: Sequence[Item], error: Exception) -> None:
         """Give items back with nothing counted, and let whoever is at fault rest."""
+        self._let_rest(claim, error)
         message, detail = describe(error)
-        log.warning(
-            "items.waiting",
-            model=self.model,
-            content_type=claim.slot.content_type,
-            items=len(items),
-            why=message,
-            detail=detail,
-        )
-        if isinstance(error, SourceUnreadableError):
-            self._board.rest_source(claim.slot.content_type, SOURCE_REST_SECONDS)
-        else:
-            self._board.rest_model(self.model, self._rest_seconds)
-            self._rest_seconds = min(self._rest_seconds * 2, LONGEST_REST_SECONDS)
+        about = {"model": self.model, "content_type": claim.slot.content_type, "items": len(items)}
+        tell = log.info if isinstance(error, StoppingError) else log.warning
+        tell("items.waiting", **about, why=message, detail=detail)
         await self._queue.release(claim, [item.id for item in items], 0.0)
         self._board.offer([claim.slot])
         self._count(claim, "released", len(items))
+
+    def _let_rest(self, claim: Claim, error: Exception) -> None:
+        if isinstance(error, SourceUnreadableError):
+            self._board.rest_source(claim.slot.content_type, SOURCE_REST_SECONDS)
+        elif not isinstance(error, StoppingError):
+            self._board.rest_model(self.model, self._rest_seconds)
+            self._rest_seconds = min(self._rest_seconds * 2, LONGEST_REST_SECONDS)
 
     async def _fail(self, claim: Claim, item: Item, delay: float | None, error: Exception) -> None:
         message, detail = describe(error)

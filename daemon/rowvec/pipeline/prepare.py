@@ -27,16 +27,16 @@ class Preparer:
     async def prepare(self, content_type: str, items: Sequence[Item]) -> list[Document]:
         """Return a document an item; one without chunks where the row is gone or empty.
 
-        The source is read after the claim: whoever changes it queues its rows once more afterwards.
+        Whoever changes the source queues its rows once more afterwards.
 
         Raises:
             SourceUnreadableError: the table can't be read.
             TextRejectedError: a row can't be read as text, or an id is no key.
         """
-        source = await self._reader.source(content_type)
-        if source is None:
+        found = await self._reader.read(content_type, [item.content_id for item in items])
+        if found is None:
             return [Document(item) for item in items]
-        rows = await self._reader.read(content_type, [item.content_id for item in items])
+        source, rows = found
         if sum(len(row.fields) for row in rows) > LONG_CHARACTERS:
             return await asyncio.to_thread(_documents, source, items, rows)
         return _documents(source, items, rows)

@@ -26,9 +26,23 @@ from rowvec.postgres.statements import quote_identifier, statement
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 CONNECT_SECONDS: Final = 10.0
-COMMAND_SECONDS: Final = 60.0
+COMMAND_SECONDS: Final = 30.0
 CLOSE_SECONDS: Final = 2.0
 POOL_SIZE: Final = 8
+PLANNING: Final = {
+    # The statements are written for READ COMMITTED, whatever the role's or database's default.
+    "default_transaction_isolation": "read committed",
+    # They are many and short, and written so that one plan serves every size of the queue: that through the index.
+    # A plan made while the queue was empty would be a scan, and stay one when a million items come.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+"""Session settings of the pool."""
+REACH_HINT: Final = "Does it run, and is DATABASE_URL its address?"
 DSN_FORM: Final = (
     "Its form is postgresql://USER:PASSWORD@HOST:5432/DATABASE, with special characters in USER and PASSWORD "
     "percent-encoded."
@@ -80,7 +94,7 @@ def translate(error: Exception) -> Exception:
         case _ if isinstance(error, _REFUSED):
             return ConfigurationError(f"Postgres refuses the connection: {said}.", "Check DATABASE_URL.")
         case _ if isinstance(error, _UNAVAILABLE):
-            return DatabaseUnavailableError(f"Postgres can't be reached: {said}.", hint)
+            return DatabaseUnavailableError(f"Postgres can't be reached: {said}.", hint or REACH_HINT)
         case _:
             return error
 
@@ -129,21 +143,28 @@ async def connect(dsn: str) -> asyncpg.Connection[asyncpg.Record]:
         DatabaseUnavailableError: Postgres can't be reached.
         ConfigurationError: it refuses the role or the database, or the string makes no sense.
     """
-    try:
-        with translated():
+    with translated():
+        try:
             connection = await asyncpg.connect(
-                dsn,
+                _require_address(dsn),
                 timeout=CONNECT_SECONDS,
                 command_timeout=COMMAND_SECONDS,
                 server_settings={"application_name": "rowvec"},
             )
-    except (asyncpg.ClientConfigurationError, ValueError) as error:
-        # The error itself stays out of tracebacks: it may repeat a part of the password.
-        raise ConfigurationError(
-            "DATABASE_URL is no connection string.", f"{DSN_FORM} {_spoken_reason(dsn, error)}".rstrip()
-        ) from None
+        except (asyncpg.ClientConfigurationError, ValueError) as error:
+            # The error itself stays out of tracebacks: it may repeat a part of the password.
+            raise ConfigurationError(
+                "DATABASE_URL is no connection string.", f"{DSN_FORM} {_spoken_reason(dsn, error)}".rstrip()
+            ) from None
     keep_alive(connection)
     return connection
+
+
+def _require_address(dsn: str) -> str:
+    """Refuse an empty string, which the driver takes for whatever server is near."""
+    if not dsn.strip():
+        raise ValueError("It is empty.")
+    return dsn
 
 
 def _spoken_reason(dsn: str, error: Exception) -> str:
@@ -162,6 +183,10 @@ async def close(connection: asyncpg.Connection[asyncpg.Record]) -> None:
         await connection.close(timeout=CLOSE_SECONDS)
     except _UNAVAILABLE:
         connection.terminate()
+
+
+async def _leave_as_it_is(_: object) -> None:
+    """Spare each loan a round trip: nobody who borrows a connection changes its session."""
 
 
 class Database:
@@ -199,14 +224,10 @@ class Database:
                 timeout=CONNECT_SECONDS,
                 command_timeout=COMMAND_SECONDS,
                 init=self._prepare,
+                reset=_leave_as_it_is,
                 # A lost claim, store or completion is done again: vectors and the end of their item are one
                 # transaction. An fsync each would buy nothing.
-                # The statements are written for READ COMMITTED, whatever the role's or database's default.
-                server_settings={
-                    "application_name": "rowvec",
-                    "synchronous_commit": "off",
-                    "default_transaction_isolation": "read committed",
-                },
+                server_settings={"application_name": "rowvec", "synchronous_commit": "off", **PLANNING},
             )
 
     async def close(self) -> None:

@@ -21,17 +21,16 @@ class PostgresRowReader:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def source(self, content_type: str) -> Source | None:
-        """See `ports.RowReader.source`."""
-        rows = await self._database.fetch("find_source", content_type)
-        return Source(*rows[0].values()) if rows else None
-
-    async def read(self, content_type: str, content_ids: Sequence[str]) -> Sequence[Row]:
+    async def read(self, content_type: str, content_ids: Sequence[str]) -> tuple[Source, Sequence[Row]] | None:
         """See `ports.RowReader.read`; TextRejectedError when an id is no key of the table."""
         try:
-            rows = await self._database.fetch("read_rows", content_type, content_ids)
+            found = await self._database.fetch("read_rows", content_type, content_ids)
         except asyncpg.DataError as error:
             raise TextRejectedError("The content id is no key of its table.", str(error)) from error
         except ConfigurationError as error:
             raise SourceUnreadableError(error.message, error.hint) from error
-        return [Row(row["content_id"], row["owner"], row["fields"]) for row in rows]
+        if not found:
+            return None
+        *source, keys, owners, fields = found[0].values()
+        rows = zip(keys or (), owners or (), fields or (), strict=True)
+        return Source(*source), [Row(*row) for row in rows]

@@ -1,0 +1,460 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import random
+import uuid
+from array import array
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime
+
+import pytest
+
+from rowvec.domain.errors import (
+    DatabaseUnavailableError,
+    ModelMisbehavedError,
+    ModelUnavailableError,
+    SourceUnreadableError,
+    StoppingError,
+    TextRejectedError,
+)
+from rowvec.domain.items import Claim, Document, EmbedderTraits, Item, Outcome, Row, Slot, Source
+from rowvec.domain.lanes import Lane
+from rowvec.domain.retry import Attempts
+from rowvec.pipeline import line as line_module
+from rowvec.pipeline.due_board import DueBoard
+from rowvec.pipeline.embed import EmbedRoom
+from rowvec.pipeline.line import LONGEST_REST_SECONDS, SHORTEST_REST_SECONDS, SOURCE_REST_SECONDS, STORE_TRIES, Line
+from rowvec.pipeline.prepare import LONG_CHARACTERS, Preparer
+from rowvec.ports import Embedding
+from rowvec.telemetry import Metrics
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+SLOT = Slot("m", Lane.BULK, "course")
+AWAY = ModelUnavailableError("The model is away.")
+GONE = DatabaseUnavailableError("Postgres is away.")
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class World:
+    """A line between doors in memory. What is broken is set on it: each hook may raise."""
+
+    name = "m"
+    dimensions = 1
+    concurrency = 2
+    request_texts = 8
+    traits = EmbedderTraits("revision-1", "passage")
+
+    def __init__(self) -> None:
+        self.clock, self.metrics = Clock(), Metrics()
+        self.board = DueBoard(self.clock)
+        self.texts: dict[str, str] = {}
+        self.watched: Source | None = Source("course", ["body"], "{body}", "none", 1000, 0)
+        self.vectors: dict[bytes, Embedding] = {}
+        self.stored: dict[int, Document] = {}
+        self.prepared: list[list[str]] = []
+        self.requests: list[list[str]] = []
+        self.stores: list[list[int]] = []
+        self.released: list[int] = []
+        self.failed: dict[int, tuple[float | None, str, str]] = {}
+        self.fails: Counter[int] = Counter()
+        self.on_read: Callable[[Sequence[str]], None] = lambda _: None
+        self.on_embed: Callable[[Sequence[str]], None] = lambda _: None
+        self.on_store: Callable[[Sequence[Document]], Outcome | None] = lambda _: None
+        self.on_release: Callable[[Sequence[int]], None] = lambda _: None
+        self.line = Line(
+            Preparer(self),
+            EmbedRoom(self, self, self.metrics),
+            self,
+            self,
+            self.board,
+            Attempts(5),
+            random.Random(0),  # noqa: S311 - jitter
+            self.metrics,
+        )
+
+    def claimed(self, count: int, retry_count: int = 0) -> Claim:
+        items = [Item(number, f"row {number}", 1, retry_count, NOON) for number in range(count)]
+        self.texts = {item.content_id: f"text of {item.content_id}" for item in items}
+        return Claim(SLOT, uuid.uuid4(), items)
+
+    async def read(self, content_type: str, content_ids: Sequence[str]) -> tuple[Source, Sequence[Row]] | None:
+        assert content_type == "course"
+        self.prepared.append(list(content_ids))
+        await asyncio.sleep(0)
+        self.on_read(content_ids)
+        if self.watched is None:
+            return None
+        rows = [Row(one, "ann", json.dumps([self.texts[one]])) for one in content_ids if one in self.texts]
+        return self.watched, rows
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
+        self.requests.append(list(texts))
+        await asyncio.sleep(0)
+        self.on_embed(texts)
+        return [array("f", [float(len(text))]) for text in texts]
+
+    async def embed_query(self, text: str) -> Embedding:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        raise NotImplementedError
+
+    async def find(self, model: str, traits: EmbedderTraits, hashes: Collection[bytes]) -> Mapping[bytes, Embedding]:
+        assert (model, traits) == ("m", self.traits)
+        return {one: self.vectors[one] for one in hashes if one in self.vectors}
+
+    async def store(
+        self, claim: Claim, traits: EmbedderTraits, documents: Sequence[Document], embeddings: Mapping[bytes, Embedding]
+    ) -> Outcome:
+        assert claim.slot == SLOT
+        assert traits == self.traits
+        self.stores.append([document.item.id for document in documents])
+        await asyncio.sleep(0)
+        outcome = self.on_store(documents) or Outcome(current=[document.item.id for document in documents])
+        for document in documents:
+            if document.item.id in outcome.refused:
+                continue
+            for chunk in document.chunks:
+                self.vectors[chunk.hash] = embeddings[chunk.hash]
+            assert document.item.id not in self.stored
+            self.stored[document.item.id] = document
+        return outcome
+
+    async def probe(self, models: Sequence[str], since: datetime) -> Sequence[Slot]:
+        raise NotImplementedError
+
+    async def claim(self, slot: Slot, token: uuid.UUID, limit: int, since: datetime) -> Claim:
+        raise NotImplementedError
+
+    async def release(self, claim: Claim, ids: Sequence[int], delay_seconds: float) -> None:
+        assert claim.slot == SLOT
+        assert delay_seconds == 0.0
+        self.on_release(ids)
+        self.released.extend(ids)
+
+    async def fail(self, claim: Claim, delays: Mapping[int, float | None], message: str, detail: str) -> None:
+        assert claim.slot == SLOT
+        self.fails.update(delays.keys())
+        self.failed.update({one: (delay, message, detail) for one, delay in delays.items()})
+
+    def count(self, outcome: str) -> float:
+        labels = {"model": "m", "lane": "bulk", "outcome": outcome}
+        return self.metrics.registry.get_sample_value("rowvec_items_total", labels) or 0.0
+
+    async def is_resting(self) -> bool:
+        task = asyncio.create_task(self.board.take("m", Lane.BULK))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        resting = not task.done()
+        task.cancel()
+        if resting:
+            await asyncio.gather(task, return_exceptions=True)
+        else:
+            self.board.offer([await task])
+        return resting
+
+
+def raises_for(*poison: str, error: Exception) -> Callable[[Sequence[str]], None]:
+    def check(texts: Sequence[str]) -> None:
+        if any(one in text for one in poison for text in texts):
+            raise error
+
+    return check
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_module, "STORE_PAUSE_SECONDS", 0.0)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def carry(world: World, claim: Claim) -> None:
+    tasks = asyncio.all_tasks()
+    async with asyncio.timeout(10):
+        await world.line.carry(claim)
+    assert asyncio.all_tasks() == tasks
+
+
+async def test_a_claim_is_read_embedded_and_stored(world: World) -> None:
+    await carry(world, world.claimed(20))
+    assert sorted(world.stored) == list(range(20))
+    assert [len(ids) for ids in world.prepared] == [20]
+    assert [len(ids) for ids in world.stores] == [20]
+    assert (world.released, world.failed) == ([], {})
+    assert world.count("current") == 20
+
+
+async def test_a_row_that_is_gone_is_stored_as_nothing(world: World) -> None:
+    claim = world.claimed(3)
+    del world.texts["row 1"]
+    await carry(world, claim)
+    assert world.stored[1].chunks == ()
+    assert world.stored[0].chunks[0].text == "text of row 0"
+    assert world.stored[0].owner == "ann"
+
+
+async def test_a_source_that_is_not_watched_has_no_rows(world: World) -> None:
+    world.watched = None
+    await carry(world, world.claimed(3))
+    assert [found.chunks for found in world.stored.values()] == [(), (), ()]
+    assert world.requests == []
+
+
+async def test_long_texts_are_cut_as_short_ones(world: World) -> None:
+    claim = world.claimed(2)
+    world.texts["row 0"] = "word " * LONG_CHARACTERS
+    await world.line.carry(claim)  # a thread of the loop's executor is left
+    assert world.stored[0].chunks[0].text == ("word " * LONG_CHARACTERS).strip()
+    assert sorted(world.stored) == [0, 1]
+
+
+LIMIT = 2 * math.ceil(math.log2(500)) + 1
+
+
+@pytest.mark.parametrize("place", [0, 1, 249, 250, 377, 499])
+@pytest.mark.parametrize("stage", ["read", "embed", "store"])
+@pytest.mark.parametrize(
+    "error", [ValueError("a bug"), TextRejectedError("Too long."), ModelMisbehavedError("Short.")], ids=repr
+)
+async def test_one_poisoned_item_among_500_is_found_fast_and_alone(
+    world: World, stage: str, place: int, error: Exception
+) -> None:
+    claim = world.claimed(500)
+    poison = raises_for(f"row {place}|", error=error)
+    world.on_read = (lambda ids: poison([f"{one}|" for one in ids])) if stage == "read" else world.on_read
+    world.on_embed = (lambda texts: poison([f"{one}|" for one in texts])) if stage == "embed" else world.on_embed
+    if stage == "store":
+        world.on_store = lambda documents: poison([f"{one.item.content_id}|" for one in documents])
+    await carry(world, claim)
+    assert sorted(world.stored) == [number for number in range(500) if number != place]
+    assert world.fails == {place: 1}
+    assert (world.failed[place][0] is None) == isinstance(error, TextRejectedError)
+    assert world.released == []
+    assert len(world.prepared) <= LIMIT
+    assert len(world.requests) <= 500 / world.request_texts + 2 * LIMIT
+
+
+async def test_what_was_embedded_before_the_poison_is_not_sent_again(world: World) -> None:
+    claim = world.claimed(64)
+    world.on_store = lambda documents: raises_for("row 13|", error=ValueError())(
+        [f"{d.item.content_id}|" for d in documents]
+    )
+    await carry(world, claim)
+    sent = [text for request in world.requests for text in request]
+    assert len(sent) == len(set(sent)) == 64
+    assert len(world.stored) == 63
+
+
+async def test_several_poisoned_items_fail_alone(world: World) -> None:
+    claim = world.claimed(40)
+    poison = {3, 17, 18, 39}
+    world.on_read = lambda ids: raises_for(*(f"row {one}|" for one in poison), error=TextRejectedError("No."))(
+        [f"{i}|" for i in ids]
+    )
+    await carry(world, claim)
+    assert set(world.failed) == poison
+    assert set(world.stored) == set(range(40)) - poison
+    assert world.count("failed") == 4
+
+
+async def test_when_all_are_poisoned_all_are_accounted_for(world: World) -> None:
+    claim = world.claimed(33)
+    world.on_read = raises_for("row", error=ValueError("a bug"))
+    await carry(world, claim)
+    assert world.fails == dict.fromkeys(range(33), 1)
+    assert world.count("retried") == 33
+
+
+async def test_a_retry_comes_later_and_is_described(world: World) -> None:
+    world.on_embed = raises_for("text", error=ValueError("row 0 is odd"))
+    await carry(world, world.claimed(1))
+    delay, message, detail = world.failed[0]
+    assert delay is not None
+    assert 1 <= delay <= 2
+    assert (message, detail) == ("Unexpected error: ValueError.", "row 0 is odd")
+
+
+async def test_delays_grow_with_the_attempts_and_end(world: World) -> None:
+    world.on_embed = raises_for("text", error=ModelMisbehavedError("Short."))
+    delays = []
+    for retry_count in range(5):
+        await carry(world, world.claimed(1, retry_count))
+        delays.append(world.failed[0][0])
+    assert delays[-1] is None
+    assert all(delay is not None and 2**count <= delay <= 2 ** (count + 1) for count, delay in enumerate(delays[:4]))
+    assert (world.count("retried"), world.count("failed")) == (4, 1)
+
+
+async def test_an_outage_of_the_model_counts_no_attempt(world: World) -> None:
+    world.on_embed = raises_for("text", error=AWAY)
+    await carry(world, world.claimed(50))
+    assert sorted(world.released) == list(range(50))
+    assert (world.failed, world.stored) == ({}, {})
+    assert len(world.prepared) == 1
+    assert world.count("released") == 50
+    assert await world.is_resting()
+
+
+async def test_stopping_gives_items_back_and_blames_nobody(world: World) -> None:
+    world.on_embed = raises_for("text", error=StoppingError("The daemon is stopping."))
+    await carry(world, world.claimed(50))
+    assert sorted(world.released) == list(range(50))
+    assert (world.failed, world.stored) == ({}, {})
+    assert not await world.is_resting()
+
+
+async def test_the_pauses_of_a_model_grow_to_the_longest(world: World) -> None:
+    world.on_embed = raises_for("text", error=AWAY)
+    expected = SHORTEST_REST_SECONDS
+    for _ in range(10):
+        await carry(world, world.claimed(1))
+        world.clock.now += expected - 0.01
+        assert await world.is_resting()
+        world.clock.now += 0.02
+        assert not await world.is_resting()
+        expected = min(2 * expected, LONGEST_REST_SECONDS)
+    assert expected == LONGEST_REST_SECONDS
+
+
+async def test_the_first_success_makes_the_pauses_short_again(world: World) -> None:
+    world.on_embed = raises_for("text", error=AWAY)
+    for _ in range(5):
+        await carry(world, world.claimed(1))
+    world.on_embed = lambda _: None
+    await carry(world, world.claimed(1))
+    world.clock.now += 100
+    world.vectors.clear()
+    world.on_embed = raises_for("text", error=AWAY)
+    await carry(world, world.claimed(1))
+    world.clock.now += SHORTEST_REST_SECONDS
+    assert not await world.is_resting()
+
+
+async def test_a_claim_that_needs_no_model_leaves_the_pauses_long(world: World) -> None:
+    world.on_embed = raises_for("text", error=AWAY)
+    for _ in range(4):
+        await carry(world, world.claimed(1))
+    gone = world.claimed(1)
+    world.texts.clear()
+    await carry(world, gone)
+    world.clock.now += 100
+    await carry(world, world.claimed(1))
+    world.clock.now += SHORTEST_REST_SECONDS
+    assert await world.is_resting()
+
+
+async def test_an_outage_in_the_middle_keeps_what_was_stored(world: World) -> None:
+    claim = world.claimed(64)
+    poison = raises_for("row 5|", error=ValueError())
+
+    def embed(texts: Sequence[str]) -> None:
+        poison([f"{one}|" for one in texts])
+        if 16 in world.stored:
+            raise AWAY
+
+    world.on_embed = embed
+    await carry(world, claim)
+    everything = [*world.stored, *world.released, *world.failed]
+    assert sorted(everything) == list(range(64))
+    assert set(world.failed) <= {5}
+
+
+async def test_an_unreadable_source_rests_alone(world: World) -> None:
+    world.on_read = raises_for("row", error=SourceUnreadableError("The table is gone."))
+    await carry(world, world.claimed(30))
+    assert sorted(world.released) == list(range(30))
+    assert world.failed == {}
+    assert await world.is_resting()
+    world.board.offer([Slot("m", Lane.BULK, "lesson")])
+    assert (await world.board.take("m", Lane.BULK)).content_type == "lesson"
+    world.clock.now += SOURCE_REST_SECONDS
+    assert not await world.is_resting()
+
+
+@pytest.mark.parametrize("stage", ["read", "embed", "store"])
+async def test_with_the_database_away_items_are_left_to_the_heartbeat(world: World, stage: str) -> None:
+    def away(_: object) -> None:
+        raise GONE
+
+    setattr(world, f"on_{stage}", away)
+    await carry(world, world.claimed(30))
+    assert (world.stored, world.released, world.failed) == ({}, [], {})
+    assert len(world.prepared) == 1
+
+
+async def test_with_the_database_away_while_giving_back_nothing_is_raised(world: World) -> None:
+    def away(_: object) -> None:
+        raise GONE
+
+    world.on_embed = raises_for("text", error=AWAY)
+    world.on_release = away
+    await carry(world, world.claimed(30))
+    assert (world.stored, world.released, world.failed) == ({}, [], {})
+
+
+async def test_a_refused_store_is_tried_again_with_the_refused_alone(world: World) -> None:
+    refusals = iter([[1, 2], [2], []])
+    world.on_store = lambda documents: outcome(documents, next(refusals))
+    await carry(world, world.claimed(4))
+    assert world.stores == [[0, 1, 2, 3], [1, 2], [2]]
+    assert sorted(world.stored) == [0, 1, 2, 3]
+    assert (world.count("current"), world.count("refused")) == (4, 0)
+
+
+async def test_what_is_refused_again_and_again_is_left_to_the_heartbeat(world: World) -> None:
+    world.on_store = lambda documents: outcome(documents, [1])
+    await carry(world, world.claimed(3))
+    assert len(world.stores) == STORE_TRIES
+    assert sorted(world.stored) == [0, 2]
+    assert (world.released, world.failed) == ([], {})
+    assert (world.count("current"), world.count("refused")) == (2, 1)
+
+
+async def test_superseded_items_are_done_with(world: World) -> None:
+    world.on_store = lambda _: Outcome(current=[0], superseded=[1, 2])
+    await carry(world, world.claimed(3))
+    assert len(world.stores) == 1
+    assert (world.count("current"), world.count("superseded")) == (1, 2)
+    assert (world.released, world.failed) == ([], {})
+
+
+async def test_a_cancelled_line_is_cancelled(world: World) -> None:
+    started = asyncio.Event()
+
+    async def embed(texts: Sequence[str]) -> Sequence[Embedding]:
+        del texts
+        started.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    world.embed = embed  # type: ignore[method-assign]
+    task = asyncio.create_task(world.line.carry(world.claimed(30)))
+    await started.wait()
+    before = asyncio.all_tasks()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(before) > len(asyncio.all_tasks()) == 1
+    assert (world.stored, world.released, world.failed) == ({}, [], {})
+
+
+def test_a_line_tells_its_model(world: World) -> None:
+    assert world.line.model == "m"
+
+
+def outcome(documents: Sequence[Document], refused: Sequence[int]) -> Outcome:
+    ids = [document.item.id for document in documents]
+    return Outcome(current=[one for one in ids if one not in refused], refused=[one for one in ids if one in refused])
