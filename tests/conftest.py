@@ -1,12 +1,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
 import pytest
+import structlog
 
 from database import Connect, Server, copied_database, create_template, drop_database, empty_database, running_server
+
+
+@pytest.fixture(autouse=True)
+def _fresh_logs() -> Iterator[None]:
+    """Forget where a test sent its logs: that stream is closed when the test ends."""
+    yield
+    structlog.reset_defaults()
+    logging.getLogger().handlers = [h for h in logging.getLogger().handlers if type(h) is not logging.StreamHandler]
 
 
 @pytest.fixture(scope="session")

@@ -90,8 +90,8 @@ async def test_every_vector_goes_through_pgvectors_binary_codec(
 def test_the_daemon_runs_on_uvloop_serves_with_aiohttp_and_logs_with_structlog_and_orjson(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run.uvloop is uvloop
-    assert server.web is web
+    assert vars(run)["uvloop"] is uvloop
+    assert vars(server)["web"] is web
     configure_logs("info", "json")
     structlog.get_logger("test").info("item.stored", items=3)
     line = orjson.loads(capsys.readouterr().err.strip())

@@ -18,7 +18,10 @@ async def texts(session: asyncpg.Connection, model: str = "first") -> list[str]:
 async def waiting(session: asyncpg.Connection, model: str = "first") -> int:
     return int(
         await session.fetchval(
-            "SELECT (SELECT count(*) FROM rowvec.embedding_queue WHERE model = $1) + (SELECT count(*) FROM rowvec.change)",
+            """
+            SELECT (SELECT count(*) FROM rowvec.embedding_queue WHERE model = $1)
+                 + (SELECT count(*) FROM rowvec.change)
+            """,
             model,
         )
     )
@@ -104,33 +107,23 @@ async def test_a_row_that_changes_faster_than_its_model_answers_is_searchable(
     post: asyncpg.Connection, dsn: str
 ) -> None:
     embedder = GatedEmbedder()
-    embedder.gate.clear()
     async with running(dsn, embedder):
         await post.execute("INSERT INTO post (body) VALUES ('Version 0')")
+        await eventually(lambda: finished(post))
         for n in range(1, 6):
+            embedder.gate.clear()
+            await post.execute("UPDATE post SET body = $1", f"Version {n}, sent")
 
             async def working() -> bool:
                 return embedder.working > 0
 
             await eventually(working)
-            await post.execute("UPDATE post SET body = $1", f"Version {n}")
-            sent = len(embedder.texts)
+            await post.execute("UPDATE post SET body = $1", f"Version {n}, too late")
+            assert len(await texts(post)) == 1
             embedder.gate.set()
-
-            async def answered(sent: int = sent) -> bool:
-                return len(embedder.texts) > sent
-
-            await eventually(answered)
-            embedder.gate.clear()
-            await eventually(lambda: _some(post))
-        embedder.gate.set()
-        await eventually(lambda: finished(post))
-        assert await texts(post) == ["Version 5"]
-        assert await post.fetchval("SELECT count(*) FROM rowvec.embedding_queue WHERE retry_count > 0") == 0
-
-
-async def _some(session: asyncpg.Connection) -> bool:
-    return bool(await texts(session))
+            await eventually(lambda: finished(post))
+            assert await texts(post) == [f"Version {n}, too late"]
+    assert "Version 3, sent" in embedder.texts
 
 
 async def test_an_outage_of_a_model_counts_no_retry_and_ends_by_itself(post: asyncpg.Connection, dsn: str) -> None:

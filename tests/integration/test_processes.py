@@ -16,7 +16,7 @@ from rowvec.embedded import EmbeddedPostgres
 from rowvec.health import Part
 from rowvec.postgres.administration import migrate_database
 
-SLOW = {"ROWVEC_MODEL_FIRST_DELAY_SECONDS": "0.05", "ROWVEC_MODEL_SECOND_DELAY_SECONDS": "0.02"}
+SLOW = {"ROWVEC_MODEL_FIRST_DELAY_SECONDS": "0.2", "ROWVEC_MODEL_SECOND_DELAY_SECONDS": "0.1"}
 
 
 async def done(session: asyncpg.Connection) -> bool:

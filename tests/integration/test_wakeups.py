@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -84,7 +85,7 @@ async def test_notify_drives_it_while_polls_and_sweeps_are_an_hour_away(post: as
         for n in range(5):
             await eventually(lambda: asleep(post))
             await post.execute("INSERT INTO post (body) VALUES ($1)", f"Post {n}")
-            await eventually(lambda n=n: embedded(post, f"Post {n}"), within=1.0)
+            await eventually(functools.partial(embedded, post, f"Post {n}"), within=1.0)
         assert wakeups(daemon, "notify") - before >= 5
 
 
@@ -107,14 +108,16 @@ async def test_the_sweep_does_the_work_while_the_listener_is_deaf(post: asyncpg.
 
 async def test_a_cut_listener_comes_back_and_looks_at_once(post: asyncpg.Connection, dsn: str) -> None:
     hourly = {"ROWVEC_POLL_SECONDS": HOUR, "ROWVEC_SWEEP_SECONDS": HOUR}
-    async with proxied(dsn) as (proxy, listen_dsn):
-        async with running(dsn, GatedEmbedder(), **hourly, ROWVEC_LISTEN_DATABASE_URL=listen_dsn) as daemon:
-            await eventually(lambda: is_ready(daemon))
-            proxy.cut()
-            await eventually(lambda: _lost(daemon))
-            await post.execute("INSERT INTO post (body) VALUES ('Written while deaf')")
-            await eventually(lambda: embedded(post, "Written while deaf"), within=5.0)
-            await eventually(lambda: is_ready(daemon))
+    async with (
+        proxied(dsn) as (proxy, listen_dsn),
+        running(dsn, GatedEmbedder(), **hourly, ROWVEC_LISTEN_DATABASE_URL=listen_dsn) as daemon,
+    ):
+        await eventually(lambda: is_ready(daemon))
+        proxy.cut()
+        await eventually(lambda: _lost(daemon))
+        await post.execute("INSERT INTO post (body) VALUES ('Written while deaf')")
+        await eventually(lambda: embedded(post, "Written while deaf"), within=5.0)
+        await eventually(lambda: is_ready(daemon))
 
 
 async def _lost(daemon: Daemon) -> bool:
