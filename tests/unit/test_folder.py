@@ -478,6 +478,24 @@ async def test_an_outage_while_falling_asleep_loses_nothing() -> None:
         assert database.ids == []
 
 
+async def test_writers_that_never_pause_do_not_put_off_the_sweep() -> None:
+    world = World(sweep_seconds=60.0)
+    async with world.running() as database:
+
+        def write_on() -> None:
+            database.ids.append(max(database.ids, default=5000) + 1)
+            world.clock.now += 1.0
+
+        database.on_fold = write_on
+        database.floors.clear()
+        world.bell.ring(Cause.NOTIFY)
+        await database.looked()
+        # The straggler's floor: only a sweep looks from the very first change.
+        assert 0 in database.floors
+        assert world.count("rowvec_wakeups_total", cause="sweep", worked="yes") >= 1
+        database.on_fold = lambda: None
+
+
 async def test_another_error_ends_it() -> None:
     world = World()
 

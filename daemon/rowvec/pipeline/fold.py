@@ -125,7 +125,8 @@ class Folder:
     async def _fold_all(self, floor: int) -> int:
         """Fold batch after batch; what a writer holds is passed over and found again later.
 
-        Writers are spared from the second batch on: after a single one the mark would be cleared at once.
+        Writers are spared from the second batch on: after a single one the mark would be cleared at once. However
+        fast they write, it ends when the next sweep is due: only that finds what committed late or was passed over.
         """
         folded = 0
         while (fold := await self._changes.fold(floor, BATCH_CHANGES)).last_id is not None:
@@ -138,6 +139,8 @@ class Folder:
             folded += fold.folded
             floor = fold.last_id + 1
             self._floor = max(self._floor, floor - STRAGGLER_CHANGES)
+            if self._seconds() >= self._next_sweep:
+                break
         return folded
 
     async def _stay_awake(self) -> None:
@@ -149,7 +152,7 @@ class Folder:
     async def _fall_asleep(self) -> int:
         """Clear the mark, then look again: a writer may have seen it in between. Work found marks anew."""
         folded = 0
-        while self._marked_at:
+        while self._marked_at and self._seconds() < self._next_sweep:
             self._marked_at = 0.0
             await self._wake.clear_awake()
             folded += await self._fold_all(self._floor)

@@ -55,8 +55,11 @@ _UNAVAILABLE: Final = (
     asyncpg.InternalClientError,  # how asyncpg ends when a connection is cut in the middle of a statement
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
     asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,  # connections, memory or disk: a person or time will help
+    asyncpg.TransactionRollbackError,  # a deadlock with somebody's own statements: done again
+    asyncpg.ReadOnlySQLTransactionError,  # a failover has made this server a replica
+    asyncpg.InvalidCachedStatementError,  # a migration has just been applied
 )
 _MISSING: Final = (
     asyncpg.UndefinedTableError,
