@@ -377,6 +377,7 @@ END $_$;
 CREATE FUNCTION rowvec.remove_rows_v1(content_type text, content_ids text[], priority smallint, wake boolean) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
     AS $$
 BEGIN
     IF cardinality(content_ids) = 0 THEN

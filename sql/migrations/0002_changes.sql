@@ -23,7 +23,9 @@ END $$;
 -- order leaves orphans when a store is under way). Above READ COMMITTED the locks would raise 40001 in the
 -- writer; there the fold does the removal.
 CREATE FUNCTION rowvec.remove_rows_v1(content_type text, content_ids text[], priority smallint, wake boolean)
-RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+-- The writer's session keeps the plans of this body: none of them may be the scan that suits an empty table.
+SET enable_seqscan = off AS $$
 BEGIN
     IF cardinality(content_ids) = 0 THEN
         RETURN;
