@@ -168,6 +168,13 @@ CREATE FUNCTION rowvec.check_template(template text, columns text[]) RETURNS voi
 DECLARE
     name text;
 BEGIN
+    IF regexp_replace(template, '\{[^{}]*\}', '', 'g') ~ '[{}]' THEN
+        RAISE EXCEPTION 'The template has a brace without its partner.' USING ERRCODE = 'RV001';
+    END IF;
+    IF template !~ '\{[^{}]*\}' THEN
+        RAISE EXCEPTION 'The template names no column: all rows would have the same text.'
+            USING ERRCODE = 'RV001', HINT = 'Name columns in braces, such as {' || columns[1] || '}.';
+    END IF;
     FOR name IN SELECT m[1] FROM regexp_matches(template, '\{([^{}]*)\}', 'g') AS m LOOP
         IF name <> ALL (columns) THEN
             RAISE EXCEPTION 'The template names {%}, which is not among the watched columns.', name
@@ -473,6 +480,9 @@ BEGIN
     IF cardinality(columns) IS NULL OR cardinality(columns) = 0 THEN
         RAISE EXCEPTION 'No columns to embed were given.' USING ERRCODE = 'RV001';
     END IF;
+    IF cardinality(columns) > (SELECT count(*) FROM (SELECT DISTINCT unnest(columns)) AS different) THEN
+        RAISE EXCEPTION 'A column was given twice.' USING ERRCODE = 'RV001';
+    END IF;
     -- One watch at a time, and none beside a fold: see unwatch.
     PERFORM pg_advisory_xact_lock(1919907702, 1);
     SELECT * INTO old FROM rowvec.source s WHERE s.content_type = watch.content_type;
@@ -546,7 +556,8 @@ CREATE TABLE rowvec.daemon (
     pid integer NOT NULL,
     version text NOT NULL,
     started_at timestamp with time zone DEFAULT now() NOT NULL,
-    beat_at timestamp with time zone DEFAULT now() NOT NULL
+    beat_at timestamp with time zone DEFAULT now() NOT NULL,
+    resting text[] DEFAULT '{}'::text[] NOT NULL
 )
 WITH (fillfactor='50', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_scale_factor='0');
 

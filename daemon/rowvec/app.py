@@ -142,14 +142,16 @@ class Daemon:
 
     async def _open_database(self) -> Database:
         """Wait for a database that is not there yet; refuse one that does not fit."""
-        database = Database(self._settings.dsn)
+        database, told = Database(self._settings.dsn), ""
         while True:
             try:
                 await self._check()
                 await database.open()
             except DatabaseUnavailableError as error:
                 self.health.set(Part.DATABASE, well=False, note=error.message)
-                log.info("database.awaited", error=str(error))
+                if told != error.message:
+                    log.info("database.awaited", error=str(error))
+                    told = error.message
                 await asyncio.sleep(CONNECT_PAUSE_SECONDS)
             else:
                 self.health.set(Part.SCHEMA, well=True)
@@ -206,7 +208,9 @@ class Daemon:
             self._settings.poll_seconds,
             self._settings.sweep_seconds,
         )
-        heartbeat = Heartbeat(presence, tokens, bell, self.health, self.health.pulse("heartbeat", ROOM_BOUND_SECONDS))
+        heartbeat = Heartbeat(
+            presence, board, tokens, bell, self.health, self.health.pulse("heartbeat", ROOM_BOUND_SECONDS)
+        )
         return Rooms(
             upstream=[Listener(wake, bell, self.health), Backfiller(changes, bell), folder],
             claimers=claimers,

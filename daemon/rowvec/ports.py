@@ -165,8 +165,8 @@ class WakeSource(Protocol):
 class Presence(Protocol):
     """This daemon among the others."""
 
-    async def beat(self) -> None:
-        """Say that this daemon lives."""
+    async def beat(self, resting: Sequence[str] = ()) -> None:
+        """Say that this daemon lives, and which models and sources it lets alone, and why."""
 
     async def leave(self) -> None:
         """Give all leases back, and say that this daemon has ended in good order."""

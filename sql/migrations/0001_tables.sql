@@ -34,14 +34,16 @@ CREATE TABLE rowvec.model (
 );
 CREATE UNIQUE INDEX model_default ON rowvec.model (is_default) WHERE is_default;
 
--- Who works. One row a living daemon, renewed every second in place (HOT: nothing but the time changes).
+-- Who works. One row a living daemon, renewed every second in place (HOT: nothing indexed changes). `resting` says
+-- which models and sources it lets alone for a while, and why.
 CREATE TABLE rowvec.daemon (
     id         uuid PRIMARY KEY,
     host       text NOT NULL,
     pid        integer NOT NULL,
     version    text NOT NULL,
     started_at timestamptz NOT NULL DEFAULT now(),
-    beat_at    timestamptz NOT NULL DEFAULT now()
+    beat_at    timestamptz NOT NULL DEFAULT now(),
+    resting    text[] NOT NULL DEFAULT '{}'
 ) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 
 -- What was written. Append-only and short-lived: no unique key, no models, no foreign key, or bulk writes of

@@ -57,7 +57,8 @@ EXCEPTION WHEN data_exception THEN
         USING ERRCODE = 'RV001';
 END $$;
 
--- Asks for a row of a watched table to be embedded (again), now or later.
+-- Asks for a row of a watched table to be embedded (again), now or later. Of several requests for a row the
+-- earliest counts.
 CREATE FUNCTION rowvec.enqueue(
     content_type text, content_id text, priority integer DEFAULT NULL, at timestamptz DEFAULT NULL
 ) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

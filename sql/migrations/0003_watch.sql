@@ -144,12 +144,19 @@ BEGIN
                    'on_move_' || type);
 END $$;
 
--- Refuses a template that names a column that is not watched.
+-- Refuses a template that names a column that is not watched, or would make the same text of every row.
 CREATE FUNCTION rowvec.check_template(template text, columns text[]) RETURNS void
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     name text;
 BEGIN
+    IF regexp_replace(template, '\{[^{}]*\}', '', 'g') ~ '[{}]' THEN
+        RAISE EXCEPTION 'The template has a brace without its partner.' USING ERRCODE = 'RV001';
+    END IF;
+    IF template !~ '\{[^{}]*\}' THEN
+        RAISE EXCEPTION 'The template names no column: all rows would have the same text.'
+            USING ERRCODE = 'RV001', HINT = 'Name columns in braces, such as {' || columns[1] || '}.';
+    END IF;
     FOR name IN SELECT m[1] FROM regexp_matches(template, '\{([^{}]*)\}', 'g') AS m LOOP
         IF name <> ALL (columns) THEN
             RAISE EXCEPTION 'The template names {%}, which is not among the watched columns.', name
@@ -204,6 +211,9 @@ BEGIN
     END IF;
     IF cardinality(columns) IS NULL OR cardinality(columns) = 0 THEN
         RAISE EXCEPTION 'No columns to embed were given.' USING ERRCODE = 'RV001';
+    END IF;
+    IF cardinality(columns) > (SELECT count(*) FROM (SELECT DISTINCT unnest(columns)) AS different) THEN
+        RAISE EXCEPTION 'A column was given twice.' USING ERRCODE = 'RV001';
     END IF;
     -- One watch at a time, and none beside a fold: see unwatch.
     PERFORM pg_advisory_xact_lock(1919907702, 1);

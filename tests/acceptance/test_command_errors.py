@@ -385,7 +385,7 @@ async def test_the_daemon_waits_for_its_database_and_begins_when_it_comes(server
 
             async def has_waited() -> bool:
                 assert process.returncode is None, log.read_text()
-                return len(logged(log, "database.awaited")) > 1
+                return len(logged(log, "database.awaited")) > 0
 
             await eventually(has_waited)
             (ready,) = logged(log, "http.ready")
@@ -469,7 +469,7 @@ async def test_every_command_from_migrate_to_unwatch(server: Server, empty_dsn: 
         assert found[0]["score"] == pytest.approx(1.0)
         assert [row["content_id"] for row in await done(dsn, "search", "x", "--owner", "bob")] == ["2"]
         assert len(await done(dsn, "search", "x", "--limit", "1")) == 1
-        assert await done(dsn, "search", "x", "--content-type", "other") == []
+        assert "rowvec sources" in await refused(2, dsn, "search", "x", "--content-type", "other")
 
         assert await done(dsn, "failed", "list") == []
         assert await done(dsn, "failed", "retry") == {"queued": 0}

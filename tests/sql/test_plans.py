@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
+
 from rowvec.postgres.connections import PLANNING
 from rowvec.postgres.statements import statement, vector_table
 

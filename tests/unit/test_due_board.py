@@ -176,7 +176,7 @@ def test_every_offer_is_taken_whatever_is_cancelled(  # noqa: C901 - a small sta
 
 
 async def test_a_resting_source_is_passed_over_until_its_rest_is_over(board: DueBoard, clock: Clock) -> None:
-    board.rest_source("big", 10.0)
+    board.rest_source("big", 10.0, "It is broken.")
     board.offer([slot("big"), slot("small")])
     assert await taken(board) == "small"
     clock.now += 9.9
@@ -186,13 +186,13 @@ async def test_a_resting_source_is_passed_over_until_its_rest_is_over(board: Due
 
 
 async def test_a_resting_source_rests_in_every_lane_and_for_every_model(board: DueBoard) -> None:
-    board.rest_source("big", 10.0)
+    board.rest_source("big", 10.0, "It is broken.")
     board.offer([slot("big", model, lane) for model in ("m", "n") for lane in Lane])
     assert all([await has_nothing(board, model, lane) for model in ("m", "n") for lane in Lane])
 
 
 async def test_a_resting_model_rests_alone(board: DueBoard, clock: Clock) -> None:
-    board.rest_model("m", 10.0)
+    board.rest_model("m", 10.0, "It is broken.")
     board.offer([slot("course", model, lane) for model in ("m", "n") for lane in Lane])
     assert all([await has_nothing(board, "m", lane) for lane in Lane])
     assert await taken(board, "n") == "course"
@@ -201,8 +201,8 @@ async def test_a_resting_model_rests_alone(board: DueBoard, clock: Clock) -> Non
 
 
 async def test_of_two_rests_the_longer_counts(board: DueBoard, clock: Clock) -> None:
-    board.rest_model("m", 5.0)
-    board.rest_source("course", 10.0)
+    board.rest_model("m", 5.0, "It is broken.")
+    board.rest_source("course", 10.0, "It is broken.")
     board.offer([slot("course")])
     clock.now += 7.0
     assert await has_nothing(board)
@@ -213,18 +213,18 @@ async def test_of_two_rests_the_longer_counts(board: DueBoard, clock: Clock) -> 
 async def test_a_rest_that_begins_during_a_take_holds_it_back(board: DueBoard) -> None:
     taking = asyncio.create_task(taken(board))
     await settle()
-    board.rest_model("m", 1000.0)
+    board.rest_model("m", 1000.0, "It is broken.")
     board.offer([slot("course")])
     await settle()
     assert not taking.done()
-    board.rest_model("m", 0.0)
+    board.rest_model("m", 0.0, "It is broken.")
     assert await taking == "course"
 
 
 async def test_a_take_ends_by_itself_when_the_rest_is_over() -> None:
     board = DueBoard(time.monotonic)
-    board.rest_source("soon", 0.03)
-    board.rest_source("late", 1000.0)
+    board.rest_source("soon", 0.03, "It is broken.")
+    board.rest_source("late", 1000.0, "It is broken.")
     board.offer([slot("late"), slot("soon")])
     assert await taken(board) == "soon"
 
@@ -272,3 +272,11 @@ async def test_a_claim_that_was_not_full_is_not(board: DueBoard) -> None:
     board.saw(claim("course", NOON), limit=2)
     board.saw(claim("lesson"), limit=2)
     assert await has_nothing(board)
+
+
+async def test_who_rests_and_why_is_told_as_long_as_it_lasts(board: DueBoard, clock: Clock) -> None:
+    board.rest_model("m", 5.0, "It is broken.")
+    board.rest_source("course", 10.0, "Its table is gone.")
+    assert board.resting() == ["model m: It is broken.", "source course: Its table is gone."]
+    clock.now += 6.0
+    assert board.resting() == ["source course: Its table is gone."]

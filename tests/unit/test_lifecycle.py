@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 import pytest
@@ -72,7 +72,7 @@ class StubPresence:
         self.error: Exception | None = None
         self.hangs = False
 
-    async def beat(self) -> None:
+    async def beat(self, resting: Sequence[str] = ()) -> None:
         raise NotImplementedError
 
     async def release_lost(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from rowvec.app import VERSION
@@ -26,9 +28,24 @@ app.command("search")(search.search)
 app.add_typer(failed.app, name="failed", help="Items that were given up.")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(VERSION)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Keeps vector embeddings true to the rows of a Postgres database."""
+
+
 @app.command("healthcheck")
 def healthcheck() -> None:
-    """Ask a running daemon how it is (see `rowvec healthcheck --help`)."""
+    """Ask a running daemon how it is."""
     # `__main__` takes this command before any of this is imported; it stands here for the list of commands.
     raise AssertionError("handled in __main__")
 

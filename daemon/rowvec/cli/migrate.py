@@ -10,7 +10,7 @@ from rowvec.settings import load_settings
 
 
 def migrate(json: Json = False) -> None:
-    """Bring the database's schema up to this program, and make tables for new models."""
+    """Bring schema and models' tables up to this program."""
     settings = load_settings()
     models = {name: model.dimensions for name, model in settings.active_models.items()}
     applied, added = uvloop.run(migrate_database(settings.dsn, models))

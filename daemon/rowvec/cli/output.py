@@ -17,9 +17,9 @@ from rowvec.domain.errors import RowvecError
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def console() -> Console:
-    """Return the console of results."""
-    return Console(highlight=False, soft_wrap=True)
+def console(*, aside: bool = False) -> Console:
+    """Return the console of results; aside, that of remarks, which is stderr."""
+    return Console(stderr=aside, highlight=False, soft_wrap=True)
 
 
 def print_json(value: object) -> None:
@@ -40,7 +40,8 @@ def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], empty: s
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column.replace("_", " "), justify="right" if _is_number(rows[0][column]) else "left")
+        number = _is_number(rows[0][column])
+        table.add_column(column.replace("_", " "), justify="right" if number else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_plain(row[column])) for column in columns))
     console().print(table)
@@ -48,7 +49,7 @@ def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], empty: s
 
 def explain(error: RowvecError) -> int:
     """Say what is wrong and what to do about it; return the exit code."""
-    out = Console(stderr=True, highlight=False, soft_wrap=True)
+    out = console(aside=True)
     out.print(Text("error: ", style="bold red") + Text(error.message))
     if error.hint:
         out.print(Text(error.hint))

@@ -14,6 +14,7 @@ import typer
 import uvloop
 
 from rowvec.app import Daemon
+from rowvec.cli.output import console
 from rowvec.domain.errors import RowvecError
 from rowvec.embedded import EmbeddedPostgres
 from rowvec.logs import configure_logs
@@ -37,6 +38,7 @@ def run(
         if embedded is not None:
             postgres = stack.enter_context(EmbeddedPostgres(embedded))
             log.info("postgres.ready", database_url=postgres.dsn, folder=str(embedded))
+            console(aside=True).print(f"The database is reached by\n\n  export DATABASE_URL='{postgres.dsn}'\n")
             settings = load_settings(DATABASE_URL=postgres.dsn, ROWVEC_LISTEN_DATABASE_URL=None)
         return uvloop.run(_serve(settings, prepare=embedded is not None))
 

@@ -15,7 +15,7 @@ from rowvec.settings import Settings, load_settings
 
 
 def search(
-    text: Annotated[str, typer.Argument(help="What to look for.")],
+    words: Annotated[list[str], typer.Argument(metavar="TEXT...", help="What to look for.")],
     content_type: Annotated[list[str] | None, typer.Option(help="Only rows of this type; may be repeated.")] = None,
     owner: Annotated[str | None, typer.Option(help="Only rows of this owner; without it, of everybody.")] = None,
     model: Annotated[str | None, typer.Option(help="The model; the default one without it.")] = None,
@@ -23,6 +23,9 @@ def search(
     json: Json = False,
 ) -> None:
     """Show the rows nearest in meaning."""
+    text = " ".join(words).strip()
+    if not text:
+        raise UsageError("There is nothing to look for: the text is empty.")
     rows = uvloop.run(_search(load_settings(), text, owner, content_type, model, limit))
     if json:
         print_json(rows)
@@ -40,6 +43,9 @@ async def _search(
     limit: int,
 ) -> list[dict[str, Any]]:
     async with administration(settings.dsn) as database:
+        unknown = set(content_types or ()) - {source["content_type"] for source in await database.sources()}
+        if unknown:
+            raise UsageError(f'No source is watched as "{unknown.pop()}".', "See `rowvec sources`.")
         name = model or next((row["name"] for row in await database.models() if row["is_default"]), None)
         if name is None or name not in settings.active_models:
             known = ", ".join(settings.active_models)

@@ -25,7 +25,10 @@ def watch(
     notify: Annotated[bool, typer.Option(help="Whether writers may send NOTIFY.")] = True,
     json: Json = False,
 ) -> None:
-    """Watch a table: its rows are embedded from now on, those already there at bulk priority."""
+    """Watch a table: embed its rows from now on.
+
+    The rows that are already there are embedded at bulk priority.
+    """
     content_type = content_type or table.rsplit(".", 1)[-1].strip('"').lower()
     names = [name.strip() for name in columns.split(",") if name.strip()]
     if template is not None:
@@ -33,13 +36,18 @@ def watch(
     arguments = (
         table, content_type, names, priority, template, owner_column, chunking, chunk_characters, chunk_overlap, notify
     )  # fmt: skip
-    changed = uvloop.run(_watch(*arguments))
+    before, changed = uvloop.run(_watch(content_type, arguments))
     if json:
         print_json({"content_type": content_type, "changed": changed})
-    elif changed:
+    elif not changed:
+        console().print(f'{table} is watched as "{content_type}" just so already.')
+    elif before is None:
         console().print(f'Watching {table} as "{content_type}". Its rows are being queued; see `rowvec status`.')
     else:
-        console().print(f'{table} is watched as "{content_type}" just so already.')
+        # Options that are not repeated go back to their defaults: say what was there.
+        was = f"columns {','.join(before['labels'])}, priority {before['priority']}"
+        now = f"columns {','.join(names)}, priority {priority}"
+        console().print(f'Changed the watch "{content_type}" ({was}; now {now}). Its rows are queued again.')
 
 
 def unwatch(
@@ -59,13 +67,15 @@ def sources(json: Json = False) -> None:
     if json:
         print_json(rows)
         return
-    columns = ["content_type", "relation", "key", "labels", "priority", "owner", "chunking", "backfilled"]
-    print_table(rows, columns, "No table is watched yet. Begin with `rowvec watch TABLE --columns a,b`.")
+    shown = [{**row, "table": row["relation"], "columns": row["labels"]} for row in rows]
+    columns = ["content_type", "table", "columns", "priority", "owner", "chunking", "backfilled"]
+    print_table(shown, columns, "No table is watched yet. Begin with `rowvec watch TABLE --columns a,b`.")
 
 
-async def _watch(*arguments: object) -> bool:
+async def _watch(content_type: str, arguments: tuple[object, ...]) -> tuple[dict[str, Any] | None, bool]:
     async with administration(load_settings().dsn) as database:
-        return await database.watch(*arguments)
+        before = {source["content_type"]: source for source in await database.sources()}.get(content_type)
+        return before, await database.watch(*arguments)
 
 
 async def _unwatch(content_type: str) -> None:

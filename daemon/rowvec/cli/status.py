@@ -12,7 +12,7 @@ from rowvec.settings import load_settings
 
 
 def status(json: Json = False) -> None:
-    """Show the daemons, the models and the items that wait, by lane."""
+    """Show daemons, models, and what waits by lane."""
     found = uvloop.run(_status())
     if json:
         print_json(found)
@@ -24,6 +24,8 @@ def status(json: Json = False) -> None:
     out.print()
     columns = ["model", "lane", "content_type", "queued", "delayed", "processing", "failed", "oldest_seconds"]
     print_table(found["items"], columns, "Nothing waits: all vectors are up to date.")
+    for why in sorted({why for daemon in found["daemons"] for why in daemon["resting"]}):
+        out.print(f"Let alone for a while: {why}", markup=False)
     if found["changes"]:
         out.print(f"{found['changes']} changes are not yet in the queue.")
 

@@ -29,6 +29,13 @@ def make_folder(folder: Path, mode: int) -> None:
         raise ConfigurationError(f"{folder} can't be made: {error}.", "Choose a folder you own.") from error
 
 
+def refuse_strange_folder(folder: Path) -> None:
+    """Refuses a folder with things in it that are not ours: a database does not belong among them."""
+    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    if names and not names & {"rowvec.lock", "data"}:
+        raise ConfigurationError(f"{folder} is not empty.", "Choose an empty folder, or one that does not exist yet.")
+
+
 def lock_folder(folder: Path) -> int:
     """Locks the folder while the descriptor is open; the file stays, for its removal would be a race."""
     try:

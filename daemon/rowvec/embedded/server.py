@@ -19,7 +19,14 @@ from urllib.parse import quote
 from rowvec.domain.errors import ConfigurationError, UsageError
 from rowvec.embedded.account import Account, account_for
 from rowvec.embedded.data import require_data
-from rowvec.embedded.folder import POLL_SECONDS, lock_folder, make_folder, open_log, wait_for_predecessor
+from rowvec.embedded.folder import (
+    POLL_SECONDS,
+    lock_folder,
+    make_folder,
+    open_log,
+    refuse_strange_folder,
+    wait_for_predecessor,
+)
 from rowvec.embedded.programs import START_SECONDS, Programs, find_home, reachable_home
 
 STOP_SECONDS = 30.0
@@ -120,6 +127,7 @@ class EmbeddedPostgres:
 
     def _prepare(self, held: ExitStack) -> Programs:
         account = account_for(self._data)
+        refuse_strange_folder(self._folder)
         make_folder(self._folder, 0o711 if os.geteuid() == 0 else 0o700)
         if closed := account.first_closed(self._folder):
             raise ConfigurationError(

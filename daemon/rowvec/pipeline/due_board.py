@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from rowvec.domain.items import Claim, Slot
 from rowvec.domain.lanes import Lane
@@ -24,6 +24,11 @@ class _Turns:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+class _Rest(NamedTuple):
+    until: float
+    why: str
+
+
 class DueBoard:
     """Slots with due items, whose turn it is, and who has to rest.
 
@@ -38,8 +43,7 @@ class DueBoard:
         self._seconds = seconds
         self._turns: dict[tuple[str, Lane], _Turns] = {}
         self._floors: dict[Slot, datetime] = {}
-        self._model_rests: dict[str, float] = {}
-        self._source_rests: dict[str, float] = {}
+        self._rests: dict[tuple[str, str], _Rest] = {}
 
     def offer(self, slots: Iterable[Slot], *, sweep: bool = False) -> None:
         """Say that slots have due items."""
@@ -82,23 +86,27 @@ class DueBoard:
         if len(claim.items) == limit:
             self.offer([claim.slot])
 
-    def rest_model(self, name: str, seconds: float) -> None:
+    def rest_model(self, name: str, seconds: float, why: str) -> None:
         """Let a model alone for a while, from now."""
-        self._model_rests[name] = self._seconds() + seconds
-        self._tell_all()
+        self._rest(("model", name), seconds, why)
 
-    def rest_source(self, content_type: str, seconds: float) -> None:
+    def rest_source(self, content_type: str, seconds: float, why: str) -> None:
         """Let a source alone for a while, from now."""
-        self._source_rests[content_type] = self._seconds() + seconds
-        self._tell_all()
+        self._rest(("source", content_type), seconds, why)
 
-    def _tell_all(self) -> None:
+    def resting(self) -> list[str]:
+        """Return who is let alone at the moment, and why, a sentence each."""
+        now = self._seconds()
+        return [f"{kind} {name}: {rest.why}" for (kind, name), rest in self._rests.items() if rest.until > now]
+
+    def _rest(self, whom: tuple[str, str], seconds: float, why: str) -> None:
+        self._rests[whom] = _Rest(self._seconds() + seconds, why)
         for turns in self._turns.values():
             turns.changed.set()
 
     def _rest_seconds(self, model: str, content_type: str) -> float:
-        until = max(self._model_rests.get(model, 0.0), self._source_rests.get(content_type, 0.0))
-        return max(0.0, until - self._seconds())
+        rests = (self._rests.get(("model", model)), self._rests.get(("source", content_type)))
+        return max(0.0, *(rest.until - self._seconds() if rest else 0.0 for rest in rests))
 
     def _lane(self, model: str, lane: Lane) -> _Turns:
         return self._turns.setdefault((model, lane), _Turns())

@@ -12,6 +12,7 @@ import structlog
 from rowvec.domain.errors import DatabaseUnavailableError
 from rowvec.health import Health, Part, Pulse
 from rowvec.pipeline.bell import Bell, Cause
+from rowvec.pipeline.due_board import DueBoard
 from rowvec.ports import Presence
 
 EVERY_SECONDS: Final = 1.0
@@ -24,14 +25,18 @@ class Heartbeat:
 
     Args:
         presence: this daemon among the others.
+        board: knows who is let alone, for all to see.
         tokens: the claims under way here.
         bell: is rung when lost items were given back.
         health: is told whether Postgres answers.
         pulse: is beaten with every beat, answered or not.
     """
 
-    def __init__(self, presence: Presence, tokens: Collection[UUID], bell: Bell, health: Health, pulse: Pulse) -> None:
+    def __init__(  # noqa: PLR0913 - a room's doors, each wired once
+        self, presence: Presence, board: DueBoard, tokens: Collection[UUID], bell: Bell, health: Health, pulse: Pulse
+    ) -> None:
         self._presence = presence
+        self._board = board
         self._tokens = tokens
         self._bell = bell
         self._health = health
@@ -50,7 +55,7 @@ class Heartbeat:
             await asyncio.sleep(EVERY_SECONDS)
 
     async def _beat(self) -> None:
-        await self._presence.beat()
+        await self._presence.beat(self._board.resting())
         if not self._health.is_well(Part.DATABASE):
             log.info("database.ready")
         self._health.set(Part.DATABASE, well=True)

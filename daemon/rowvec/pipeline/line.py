@@ -120,8 +120,8 @@ class Line:
 
     async def _wait(self, claim: Claim, items: Sequence[Item], error: Exception) -> None:
         """Give items back with nothing counted, and let whoever is at fault rest."""
-        self._let_rest(claim, error)
         message, detail = describe(error)
+        self._let_rest(claim, error, f"{message} {detail}".strip())
         about = {"model": self.model, "content_type": claim.slot.content_type, "items": len(items)}
         tell = log.info if isinstance(error, StoppingError) else log.warning
         tell("items.waiting", **about, why=message, detail=detail)
@@ -129,11 +129,11 @@ class Line:
         self._board.offer([claim.slot])
         self._count(claim, "released", len(items))
 
-    def _let_rest(self, claim: Claim, error: Exception) -> None:
+    def _let_rest(self, claim: Claim, error: Exception, why: str) -> None:
         if isinstance(error, SourceUnreadableError):
-            self._board.rest_source(claim.slot.content_type, SOURCE_REST_SECONDS)
+            self._board.rest_source(claim.slot.content_type, SOURCE_REST_SECONDS, why)
         elif not isinstance(error, StoppingError):
-            self._board.rest_model(self.model, self._rest_seconds)
+            self._board.rest_model(self.model, self._rest_seconds, why)
             self._rest_seconds = min(self._rest_seconds * 2, LONGEST_REST_SECONDS)
 
     async def _fail(self, claim: Claim, item: Item, delay: float | None, error: Exception) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -28,9 +28,9 @@ class PostgresPresence:
         self._daemon = daemon
         self._identity = (socket.gethostname(), os.getpid(), version)
 
-    async def beat(self) -> None:
+    async def beat(self, resting: Sequence[str] = ()) -> None:
         """See `ports.Presence.beat`."""
-        await self._database.fetch("register_daemon", self._daemon, *self._identity)
+        await self._database.fetch("register_daemon", self._daemon, *self._identity, list(resting))
 
     async def leave(self) -> None:
         """See `ports.Presence.leave`."""
