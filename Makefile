@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-16 test-18 check bench schema clean
+.PHONY: demo test test-16 test-18 chaos check bench schema clean
 
 demo: $(VENV)/.demo ## Start everything with embedded defaults and show it at work (ARGS=--once ends by itself)
 	$(BIN)/rowvec demo $(ARGS)
@@ -16,6 +16,9 @@ test-18: $(VENV)/.dev
 
 test-16: $(VENV)/.dev
 	ROWVEC_TEST_POSTGRES=16 $(BIN)/pytest -n 2 tests/sql tests/integration -k "not test_embedded" $(ARGS)
+
+chaos: $(VENV)/.dev ## Kill, freeze and cut off daemons for five minutes; then every row must have its vectors
+	ROWVEC_CHAOS_SECONDS=300 $(BIN)/pytest -m chaos -s $(ARGS)
 
 check: $(VENV)/.dev ## Style, types and the contracts between rooms
 	$(BIN)/ruff check .

@@ -93,7 +93,7 @@ CREATE TABLE rowvec.source (
     backfill_after text,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT source_check CHECK (((chunk_overlap >= 0) AND (chunk_overlap < chunk_characters))),
+    CONSTRAINT source_check CHECK (((chunk_overlap >= 0) AND (chunk_overlap <= (chunk_characters / 2)))),
     CONSTRAINT source_chunk_characters_check CHECK (((chunk_characters >= 50) AND (chunk_characters <= 100000))),
     CONSTRAINT source_chunking_check CHECK ((chunking = ANY (ARRAY['none'::text, 'characters'::text]))),
     CONSTRAINT source_content_type_check CHECK ((content_type ~ '^[a-z][a-z0-9_]{0,39}$'::text)),
@@ -152,9 +152,9 @@ BEGIN
         RAISE EXCEPTION 'A chunk can have 50 to 100,000 characters, not %.', wanted.chunk_characters
             USING ERRCODE = 'RV001';
     END IF;
-    IF (wanted.chunk_overlap >= 0 AND wanted.chunk_overlap < wanted.chunk_characters) IS NOT TRUE THEN
+    IF (wanted.chunk_overlap BETWEEN 0 AND wanted.chunk_characters / 2) IS NOT TRUE THEN
         RAISE EXCEPTION 'Chunks of % characters can''t share %.', wanted.chunk_characters, wanted.chunk_overlap
-            USING ERRCODE = 'RV001', HINT = 'The overlap must be smaller than the chunk, and not negative.';
+            USING ERRCODE = 'RV001', HINT = 'The overlap can be half a chunk at most, and not negative.';
     END IF;
     IF wanted.notify IS NULL THEN
         RAISE EXCEPTION 'Whether writers may notify must be true or false.' USING ERRCODE = 'RV001';
@@ -449,13 +449,13 @@ CREATE FUNCTION rowvec.unwatch(content_type text) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-    PERFORM pg_advisory_xact_lock(1919907702, 1);
     DELETE FROM rowvec.source s WHERE s.content_type = unwatch.content_type;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'No source is watched as "%".', content_type
             USING ERRCODE = 'RV001', HINT = 'See `rowvec sources`.';
     END IF;
     PERFORM rowvec.drop_triggers(content_type);
+    PERFORM pg_advisory_xact_lock(1919907702, 1);
     DELETE FROM rowvec.embedding_queue q WHERE q.content_type = unwatch.content_type;
     DELETE FROM rowvec.vector v WHERE v.content_type = unwatch.content_type;
     DELETE FROM rowvec.change c WHERE c.content_type = unwatch.content_type;
@@ -483,9 +483,8 @@ BEGIN
     IF cardinality(columns) > (SELECT count(*) FROM (SELECT DISTINCT unnest(columns)) AS different) THEN
         RAISE EXCEPTION 'A column was given twice.' USING ERRCODE = 'RV001';
     END IF;
-    -- One watch at a time, and none beside a fold: see unwatch.
-    PERFORM pg_advisory_xact_lock(1919907702, 1);
-    SELECT * INTO old FROM rowvec.source s WHERE s.content_type = watch.content_type;
+    -- Locked first, so that a backfill passes the source over instead of meeting us at the table.
+    SELECT * INTO old FROM rowvec.source s WHERE s.content_type = watch.content_type FOR UPDATE;
     IF old.relation <> watch.relation THEN
         RAISE EXCEPTION '"%" is already the content type of %.', content_type, old.relation
             USING ERRCODE = 'RV001', HINT = 'Choose another content type, or unwatch that table first.';
@@ -629,7 +628,7 @@ CREATE TABLE rowvec.vector (
     chunk_index integer NOT NULL,
     chunk_text text NOT NULL,
     chunk_hash bytea NOT NULL,
-    repeat smallint NOT NULL,
+    repeat integer NOT NULL,
     owner text,
     provider_revision text NOT NULL,
     prefix text NOT NULL,

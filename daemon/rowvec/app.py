@@ -217,4 +217,5 @@ class Daemon:
             embed_rooms=rooms,
             heartbeat=heartbeat,
             presence=presence,
+            abandon=database.abandon,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -16,6 +16,9 @@ from rowvec.ports import Presence
 from rowvec.systemd import Notifier
 
 FAREWELL_SECONDS: Final = 3.0
+CANCEL_SECONDS: Final = 1.0
+CANCEL_TRIES: Final = 3
+"""A library below may take a cancellation for an error of its own and go on."""
 
 log = structlog.get_logger(__name__)
 
@@ -43,13 +46,14 @@ class ClosableRoom(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rooms:
-    """All rooms of a daemon, in the order in which they stop."""
+    """All rooms of a daemon, in the order in which they stop; `abandon` cuts those off that can't be stopped."""
 
     upstream: Sequence[Room]
     claimers: Sequence[StoppableRoom]
     embed_rooms: Sequence[ClosableRoom]
     heartbeat: Room
     presence: Presence
+    abandon: Callable[[], None]
 
 
 async def run_until_stopped(
@@ -76,23 +80,27 @@ async def run_until_stopped(
         log.info("daemon.stopping")
         health.draining = True
         notifier.stopping("finishing what was begun")
-        await _cancel(upstream)
-        await _drain(rooms, claimers, drain_seconds)
+        ended = await _cancel(upstream)
+        ended &= await _drain(rooms, claimers, drain_seconds)
         health.stop_watching()
-        await _cancel([heartbeat])
-        await _say_farewell(rooms.presence)
+        ended &= await _cancel([heartbeat])
+        if ended:
+            await _say_farewell(rooms.presence)
+        else:
+            rooms.abandon()
     log.info("daemon.stopped")
 
 
-async def _drain(rooms: Rooms, claimers: Sequence[asyncio.Task[None]], drain_seconds: float) -> None:
+async def _drain(rooms: Rooms, claimers: Sequence[asyncio.Task[None]], drain_seconds: float) -> bool:
     """Let requests that a model is working on finish and be stored; turn the rest away."""
     for claimer in rooms.claimers:
         claimer.stop()
     for room in rooms.embed_rooms:
         room.close()
-    if claimers:
-        _, late = await asyncio.wait(claimers, timeout=drain_seconds)
-        await _cancel(list(late))
+    if not claimers:
+        return True
+    _, late = await asyncio.wait(claimers, timeout=drain_seconds)
+    return await _cancel(list(late))
 
 
 async def _say_farewell(presence: Presence) -> None:
@@ -102,10 +110,15 @@ async def _say_farewell(presence: Presence) -> None:
             await presence.leave()
 
 
-async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> bool:
+    """Cancel tasks; return whether they ended within a bound: one may hang on a silent Postgres."""
+    hanging = set(tasks)
+    for _ in range(CANCEL_TRIES):
+        if hanging:
+            for task in hanging:
+                task.cancel()
+            _, hanging = await asyncio.wait(hanging, timeout=CANCEL_SECONDS)
+    return not hanging
 
 
 @asynccontextmanager

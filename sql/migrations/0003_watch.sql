@@ -181,9 +181,9 @@ BEGIN
         RAISE EXCEPTION 'A chunk can have 50 to 100,000 characters, not %.', wanted.chunk_characters
             USING ERRCODE = 'RV001';
     END IF;
-    IF (wanted.chunk_overlap >= 0 AND wanted.chunk_overlap < wanted.chunk_characters) IS NOT TRUE THEN
+    IF (wanted.chunk_overlap BETWEEN 0 AND wanted.chunk_characters / 2) IS NOT TRUE THEN
         RAISE EXCEPTION 'Chunks of % characters can''t share %.', wanted.chunk_characters, wanted.chunk_overlap
-            USING ERRCODE = 'RV001', HINT = 'The overlap must be smaller than the chunk, and not negative.';
+            USING ERRCODE = 'RV001', HINT = 'The overlap can be half a chunk at most, and not negative.';
     END IF;
     IF wanted.notify IS NULL THEN
         RAISE EXCEPTION 'Whether writers may notify must be true or false.' USING ERRCODE = 'RV001';
@@ -215,9 +215,8 @@ BEGIN
     IF cardinality(columns) > (SELECT count(*) FROM (SELECT DISTINCT unnest(columns)) AS different) THEN
         RAISE EXCEPTION 'A column was given twice.' USING ERRCODE = 'RV001';
     END IF;
-    -- One watch at a time, and none beside a fold: see unwatch.
-    PERFORM pg_advisory_xact_lock(1919907702, 1);
-    SELECT * INTO old FROM rowvec.source s WHERE s.content_type = watch.content_type;
+    -- Locked first, so that a backfill passes the source over instead of meeting us at the table.
+    SELECT * INTO old FROM rowvec.source s WHERE s.content_type = watch.content_type FOR UPDATE;
     IF old.relation <> watch.relation THEN
         RAISE EXCEPTION '"%" is already the content type of %.', content_type, old.relation
             USING ERRCODE = 'RV001', HINT = 'Choose another content type, or unwatch that table first.';
@@ -255,18 +254,18 @@ BEGIN
     RETURN true;
 END $$;
 
--- Ends a watch: its triggers, items and vectors go in one transaction. The fold is kept out meanwhile, or it
--- could make items of changes that it took before.
+-- Ends a watch: its triggers, items and vectors go in one transaction. The fold is kept out while they go, or it
+-- could make items of changes that it took before; not yet while the triggers wait for writers to end.
 CREATE FUNCTION rowvec.unwatch(content_type text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM pg_advisory_xact_lock(1919907702, 1);
     DELETE FROM rowvec.source s WHERE s.content_type = unwatch.content_type;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'No source is watched as "%".', content_type
             USING ERRCODE = 'RV001', HINT = 'See `rowvec sources`.';
     END IF;
     PERFORM rowvec.drop_triggers(content_type);
+    PERFORM pg_advisory_xact_lock(1919907702, 1);
     DELETE FROM rowvec.embedding_queue q WHERE q.content_type = unwatch.content_type;
     DELETE FROM rowvec.vector v WHERE v.content_type = unwatch.content_type;
     DELETE FROM rowvec.change c WHERE c.content_type = unwatch.content_type;

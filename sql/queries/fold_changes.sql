@@ -26,12 +26,14 @@ taken AS MATERIALIZED (
     SELECT * FROM walked UNION SELECT * FROM removals UNION SELECT * FROM immediate
 ),
 keyed AS MATERIALIZED (
-    -- A key twice in one upsert is an error. Changes of a source that is no longer watched end here.
+    -- A key twice in one upsert is an error. Changes of a source that is no longer watched end here, and so do keys
+    -- that no index of ours can hold.
     SELECT t.content_type, t.content_id, min(t.priority) AS priority, bool_or(t.kind = 'remove') AS removed,
            -- Never before now: claims look only a minute back.
            min(greatest(t.due_at, now())) AS due_at
     FROM taken t
-    WHERE EXISTS (SELECT FROM rowvec.source s WHERE s.content_type = t.content_type)
+    WHERE octet_length(t.content_id) <= 1000
+      AND EXISTS (SELECT FROM rowvec.source s WHERE s.content_type = t.content_type)
     GROUP BY t.content_type, t.content_id
 ),
 visible AS MATERIALIZED (
@@ -76,9 +78,10 @@ upserted AS (
         retry_count = 0,
         error_message = NULL,
         error_detail = NULL,
-        scheduled_at = CASE WHEN q.status = 'queued' THEN least(q.scheduled_at, excluded.scheduled_at)
-                            ELSE excluded.scheduled_at END,
-        updated_at = now()
+        scheduled_at = CASE WHEN q.status = 'failed' THEN excluded.scheduled_at
+                            ELSE least(q.scheduled_at, excluded.scheduled_at) END,
+        -- The age of a claim is that of its lease, however often its row changes meanwhile.
+        updated_at = CASE WHEN q.status = 'processing' THEN q.updated_at ELSE now() END
     RETURNING q.model, q.lane, q.content_type
 ),
 deleted AS (
@@ -96,6 +99,8 @@ removed AS MATERIALIZED (
 )
 SELECT (SELECT max(id) FROM walked) AS last_id,
        (SELECT count(*) FROM deleted) AS folded,
+       ARRAY(SELECT content_type || ' ' || left(content_id, 40) FROM taken WHERE octet_length(content_id) > 1000)
+           AS refused,
        ARRAY(SELECT content_type FROM removed ORDER BY content_type, content_id) AS removed_types,
        ARRAY(SELECT content_id FROM removed ORDER BY content_type, content_id) AS removed_ids,
        ARRAY(SELECT model FROM slots ORDER BY model, lane, content_type) AS models,

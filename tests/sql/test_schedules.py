@@ -230,6 +230,19 @@ async def test_an_item_for_later_waits_and_a_change_makes_it_due(course: asyncpg
     assert len((await worker.claim()).items) == 1
 
 
+async def test_a_request_for_later_does_not_put_off_a_change(course: asyncpg.Connection, worker: Worker) -> None:
+    await course.execute("INSERT INTO course (id, title) VALUES (1, 'Old')")
+    await worker.fold()
+    claim = await worker.claim()
+    documents = await worker.read(claim)
+    await course.execute("UPDATE course SET title = 'New'")
+    await worker.fold()
+    await course.execute("SELECT rowvec.enqueue('course', '1', at => now() + interval '1 hour')")
+    await worker.fold()
+    assert (await worker.store(claim, documents)).superseded
+    assert len((await worker.claim()).items) == 1
+
+
 # --- Late workers, tokens and generations ----------------------------------------------------------------
 
 
@@ -320,6 +333,19 @@ async def test_a_lease_that_no_claim_knows_of_is_given_back(course: asyncpg.Conn
     await worker.presence.renew([])
     assert (await queue(course))[0]["status"] == "processing"
     await course.execute("UPDATE rowvec.embedding_queue SET updated_at = now() - interval '4 s'")
+    await worker.presence.renew([])
+    assert (await queue(course))[0]["status"] == "queued"
+
+
+async def test_a_stray_lease_of_a_row_that_changes_all_the_time_is_given_back(
+    course: asyncpg.Connection, worker: Worker
+) -> None:
+    await course.execute("INSERT INTO course (id, title) VALUES (1, 'One')")
+    await worker.fold()
+    await worker.claim()
+    await course.execute("UPDATE rowvec.embedding_queue SET updated_at = now() - interval '4 s'")
+    await course.execute("UPDATE course SET title = 'Two'")
+    await worker.fold()
     await worker.presence.renew([])
     assert (await queue(course))[0]["status"] == "queued"
 

@@ -145,7 +145,7 @@ def refusing(server: Server, template: str) -> Iterator[str]:
         ("'good', NULL, ARRAY['title']", "can't be used", "at most 40"),
         ("'good', 'x', ARRAY['title'], chunking => 'pages'", 'no chunking "pages"', "none or characters"),
         ("'good', 'x', ARRAY['title'], chunk_characters => 49", "50 to 100,000 characters, not 49", ""),
-        ("'good', 'x', ARRAY['title'], chunk_characters => 100, chunk_overlap => 100", "can't share 100", "smaller"),
+        ("'good', 'x', ARRAY['title'], chunk_characters => 100, chunk_overlap => 100", "can't share 100", "half"),
         ("'good', 'x', ARRAY['title'], chunk_overlap => -1", "can't share -1", "negative"),
         ("'good', 'x', ARRAY['title'], notify => NULL", "true or false", ""),
     ],

@@ -117,7 +117,9 @@ class World:
         self.claimer, self.presence = StubClaimer(self.diary), StubPresence(self.diary)
         self.heartbeat = Upstream("heartbeat", self.diary)
         self.notifier = StubNotifier(self.diary)
-        self.rooms = Rooms(self.upstream, [self.claimer], [StubEmbedRoom(self.diary)], self.heartbeat, self.presence)
+        self.rooms = Rooms(
+            self.upstream, [self.claimer], [StubEmbedRoom(self.diary)], self.heartbeat, self.presence, lambda: None
+        )
 
     def start(self, drain_seconds: float = PATIENCE_SECONDS) -> asyncio.Task[None]:
         return asyncio.create_task(run_until_stopped(self.rooms, self.stop, self.health, self.notifier, drain_seconds))

@@ -172,7 +172,8 @@ class _Demo:
         for name in PROBES:
             self.screen.say(f"  {address}/{name}")
         self.screen.say(f"  export DATABASE_URL='{self.settings.dsn}'")
-        self.screen.say("""  psql "$DATABASE_URL"    rowvec status    rowvec search 'a pet for a child'""")
+        program = Path(sys.argv[0])
+        self.screen.say(f"  {program} status    {program} search 'a pet for a child'")
         self.screen.head("Serving until Ctrl-C.")
 
 

@@ -58,6 +58,14 @@ class DatabaseUnavailableError(RowvecError):
     exit_code = 75
 
 
+class LockedError(DatabaseUnavailableError):
+    """A lock was not had in time."""
+
+
+class StatementTimeoutError(DatabaseUnavailableError):
+    """The server gave a statement up: it was too much at once, or the server is overloaded."""
+
+
 class SourceUnreadableError(RowvecError):
     """A source's rows can't be read (dropped table, missing right); its items wait."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -103,12 +103,14 @@ class Fold:
         last_id: the last change that was looked at, None when there was none.
         folded: how many changes became items and are gone.
         slots: where the items went.
+        refused: content types and beginnings of keys that are too long (over 1,000 bytes) and were left out.
     """
 
     locked: bool
     last_id: int | None = None
     folded: int = 0
-    slots: Sequence[Slot] = field(default=())
+    slots: Sequence[Slot] = ()
+    refused: Sequence[str] = ()
 
 
 class StoredChunk(NamedTuple):

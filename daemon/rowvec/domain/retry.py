@@ -12,6 +12,7 @@ from rowvec.domain.errors import (
     ModelUnavailableError,
     RowvecError,
     SourceUnreadableError,
+    StatementTimeoutError,
     StoppingError,
     TextRejectedError,
 )
@@ -67,6 +68,8 @@ def decide(error: Exception, items: int) -> Action:
         items: how many there were, at least 1.
     """
     match error:
+        case StatementTimeoutError():
+            return Action.SPLIT if items > 1 else Action.RETRY
         case ModelUnavailableError() | DatabaseUnavailableError() | SourceUnreadableError() | StoppingError():
             return Action.WAIT
         case _ if items > 1:

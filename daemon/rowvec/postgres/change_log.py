@@ -34,7 +34,13 @@ class PostgresChangeLog:
             if folded["removed_ids"]:
                 await self._remove(connection, folded["removed_types"], folded["removed_ids"])
         slots = zip(folded["models"], map(Lane, folded["lanes"]), folded["content_types"], strict=True)
-        return Fold(True, folded["last_id"], folded["folded"], [Slot(*slot) for slot in slots])  # noqa: FBT003
+        return Fold(
+            locked=True,
+            last_id=folded["last_id"],
+            folded=folded["folded"],
+            slots=[Slot(*slot) for slot in slots],
+            refused=folded["refused"],
+        )
 
     async def unfilled(self, max_waiting: int) -> Sequence[str]:
         """See `ports.ChangeLog.unfilled`."""

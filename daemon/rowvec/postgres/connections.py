@@ -15,10 +15,11 @@ from pgvector.asyncpg import register_vector
 from rowvec.domain.errors import (
     ConfigurationError,
     DatabaseUnavailableError,
+    LockedError,
     RowvecError,
     SchemaOutdatedError,
     SourceUnreadableError,
-    TryAgainError,
+    StatementTimeoutError,
     UsageError,
 )
 from rowvec.postgres.statements import quote_identifier, statement
@@ -41,6 +42,13 @@ PLANNING: Final = {
     "enable_mergejoin": "off",
     "jit": "off",
 }
+BOUNDS: Final = {
+    # A daemon that is frozen or cut off inside a transaction must not keep its locks: the fold's would stop everybody.
+    "idle_in_transaction_session_timeout": "3s",
+    # Below COMMAND_SECONDS: a server that is slow says so itself, and only one that is silent is taken for away.
+    "statement_timeout": "25s",
+    "lock_timeout": "2s",
+}
 """Session settings of the pool."""
 REACH_HINT: Final = "Does it run, and is DATABASE_URL its address?"
 DSN_FORM: Final = (
@@ -56,6 +64,7 @@ _UNAVAILABLE: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.OperatorInterventionError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InsufficientResourcesError,  # connections, memory or disk: a person or time will help
     asyncpg.TransactionRollbackError,  # a deadlock with somebody's own statements: done again
     asyncpg.ReadOnlySQLTransactionError,  # a failover has made this server a replica
@@ -91,7 +100,9 @@ def translate(error: Exception) -> Exception:
                 "Connect as the role that ran `rowvec migrate`, or let it grant what is missing.",
             )
         case asyncpg.LockNotAvailableError():
-            return TryAgainError("The table is locked by another transaction.", "Try again in a moment.")
+            return LockedError("The table is locked by another transaction.", "Try again in a moment.")
+        case asyncpg.QueryCanceledError():
+            return StatementTimeoutError("A statement took too long and was given up.")
         case _ if isinstance(error, _MISSING):
             return SchemaOutdatedError(f"The database is not prepared: {said}.", "Run `rowvec migrate` first.")
         case _ if isinstance(error, _REFUSED):
@@ -114,6 +125,10 @@ def translated() -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # Rolling back on a dead connection hides the cancellation behind an error that rooms would wait out.
+            raise asyncio.CancelledError from error
         meaning = translate(error)
         if meaning is error:
             raise
@@ -136,11 +151,12 @@ def keep_alive(connection: asyncpg.Connection[asyncpg.Record]) -> None:
         wire.setsockopt(level, option, value)
 
 
-async def connect(dsn: str) -> asyncpg.Connection[asyncpg.Record]:
+async def connect(dsn: str, command_seconds: float | None = COMMAND_SECONDS) -> asyncpg.Connection[asyncpg.Record]:
     """Open a direct connection, for commands and the listener.
 
     Args:
         dsn: a libpq connection string.
+        command_seconds: the longest a statement may take; None for work that may be long.
 
     Raises:
         DatabaseUnavailableError: Postgres can't be reached.
@@ -151,7 +167,7 @@ async def connect(dsn: str) -> asyncpg.Connection[asyncpg.Record]:
             connection = await asyncpg.connect(
                 _require_address(dsn),
                 timeout=CONNECT_SECONDS,
-                command_timeout=COMMAND_SECONDS,
+                command_timeout=command_seconds,
                 server_settings={"application_name": "rowvec"},
             )
         except (asyncpg.ClientConfigurationError, ValueError) as error:
@@ -159,7 +175,7 @@ async def connect(dsn: str) -> asyncpg.Connection[asyncpg.Record]:
             raise ConfigurationError(
                 "DATABASE_URL is no connection string.", f"{DSN_FORM} {_spoken_reason(dsn, error)}".rstrip()
             ) from None
-    keep_alive(connection)
+        keep_alive(connection)
     return connection
 
 
@@ -213,7 +229,8 @@ class Database:
         """Connect; raises as `connect`, or ConfigurationError without pgvector."""
         connection = await connect(self._dsn)
         try:
-            schema = (await connection.fetchrow(statement("show_server")))["vector_schema"]  # type: ignore[index]
+            with translated():
+                schema = (await connection.fetchrow(statement("show_server")))["vector_schema"]  # type: ignore[index]
         finally:
             await close(connection)
         if schema is None:
@@ -230,7 +247,7 @@ class Database:
                 reset=_leave_as_it_is,
                 # A lost claim, store or completion is done again: vectors and the end of their item are one
                 # transaction. An fsync each would buy nothing.
-                server_settings={"application_name": "rowvec", "synchronous_commit": "off", **PLANNING},
+                server_settings={"application_name": "rowvec", "synchronous_commit": "off", **PLANNING, **BOUNDS},
             )
 
     async def close(self) -> None:
@@ -239,9 +256,15 @@ class Database:
             return
         pool, self._pool = self._pool, None
         try:
-            await asyncio.wait_for(pool.close(), CLOSE_SECONDS)
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await pool.close()
         except _UNAVAILABLE:
             pool.terminate()
+
+    def abandon(self) -> None:
+        """Cut all connections: what waits on a silent server ends at once."""
+        if self._pool is not None:
+            self._pool.terminate()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

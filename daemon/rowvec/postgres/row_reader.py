@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from rowvec.domain.errors import ConfigurationError, SourceUnreadableError, TextRejectedError
+from rowvec.domain.errors import ConfigurationError, LockedError, SourceUnreadableError, TextRejectedError
 from rowvec.domain.items import Row, Source
 from rowvec.postgres.connections import Database
 
@@ -27,7 +27,7 @@ class PostgresRowReader:
             found = await self._database.fetch("read_rows", content_type, content_ids)
         except asyncpg.DataError as error:
             raise TextRejectedError("The content id is no key of its table.", str(error)) from error
-        except ConfigurationError as error:
+        except (ConfigurationError, LockedError) as error:
             raise SourceUnreadableError(error.message, error.hint) from error
         if not found:
             return None

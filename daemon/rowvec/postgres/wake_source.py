@@ -62,7 +62,9 @@ async def _self_test(connection: Any, woken: asyncio.Event) -> None:  # noqa: AN
     """Notify ourselves and wait for it: the proof that no pooler stands between."""
     await connection.execute(f"NOTIFY {CHANNEL}")
     try:
-        await asyncio.wait_for(woken.wait(), SELF_TEST_SECONDS)
+        # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the event.
+        async with asyncio.timeout(SELF_TEST_SECONDS):
+            await woken.wait()
     except TimeoutError:
         raise DatabaseUnavailableError(
             "The listener hears nothing: NOTIFY did not come back.",
@@ -74,7 +76,8 @@ async def _self_test(connection: Any, woken: asyncio.Event) -> None:  # noqa: AN
 async def _wakeups(connection: Any, woken: asyncio.Event) -> AsyncIterator[None]:  # noqa: ANN401 - see above
     while True:
         try:
-            await asyncio.wait_for(woken.wait(), PROOF_SECONDS)
+            async with asyncio.timeout(PROOF_SECONDS):
+                await woken.wait()
         except TimeoutError:
             # A half-open socket stays silent for ever.
             with translated():
