@@ -323,7 +323,7 @@ WRONG_WATCHES: Final = [
     (["pg_catalog.pg_views", "--columns", "viewname", "--content-type", "x"], "not a plain table"),
     (["plain", "--columns", "body", "--content-type", "Über uns"], "at most 40"),
     (["plain", "--columns", "body", "--template", "{title}"], "Watched are: body."),
-    (["plain", "--columns", "body", "--chunk-characters", "50", "--chunk-overlap", "60"], "smaller"),
+    (["plain", "--columns", "body", "--chunk-characters", "50", "--chunk-overlap", "60"], "half"),
 ]
 
 
