@@ -22,7 +22,7 @@ import uvloop
 from rowvec.app import Daemon, make_embedder
 from rowvec.cli.demo_scenes import Figures, Stage, missed_questions, play, prepare
 from rowvec.cli.demo_screen import Screen
-from rowvec.cli.output import Json, print_json
+from rowvec.cli.output import Json, cause_of, print_json
 from rowvec.domain.errors import RowvecError
 from rowvec.embedded import EmbeddedPostgres
 from rowvec.logs import configure_logs
@@ -128,7 +128,7 @@ class _Demo:
             self.screen.say("Interrupted.")
             return INTERRUPTED
         except BaseExceptionGroup as group:
-            raise _cause(group) from None
+            raise cause_of(group) from None
         return 0
 
     async def _run(self) -> None:
@@ -175,12 +175,3 @@ class _Demo:
         program = Path(sys.argv[0])
         self.screen.say(f"  {program} status    {program} search 'a pet for a child'")
         self.screen.head("Serving until Ctrl-C.")
-
-
-def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return what was raised on purpose, to be told like any other error; what was not, ends in a traceback."""
-    ours = group.subgroup(RowvecError)
-    error: BaseException = ours or group
-    while ours and isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -56,6 +56,15 @@ def explain(error: RowvecError) -> int:
     return error.exit_code
 
 
+def cause_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what was raised on purpose, to be told like any other error; what was not, ends in a traceback."""
+    ours = group.subgroup(RowvecError)
+    error: BaseException = ours or group
+    while ours and isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 

@@ -7,20 +7,22 @@ import os
 import signal
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import structlog
 import typer
 import uvloop
 
 from rowvec.app import Daemon
-from rowvec.cli.output import console
-from rowvec.domain.errors import RowvecError
+from rowvec.cli.output import cause_of, console
+from rowvec.domain.errors import DatabaseUnavailableError
 from rowvec.embedded import EmbeddedPostgres
 from rowvec.logs import configure_logs
 from rowvec.postgres.administration import migrate_database
 from rowvec.settings import Settings, load_settings
 from rowvec.systemd import Notifier
+
+GUARD_SECONDS: Final = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -35,31 +37,37 @@ def run(
     settings = load_settings()
     configure_logs(settings.log_level, settings.log_format)
     with ExitStack() as stack:
-        if embedded is not None:
-            postgres = stack.enter_context(EmbeddedPostgres(embedded))
-            log.info("postgres.ready", database_url=postgres.dsn, folder=str(embedded))
-            console(aside=True).print(f"The database is reached by\n\n  export DATABASE_URL='{postgres.dsn}'\n")
-            settings = load_settings(DATABASE_URL=postgres.dsn, ROWVEC_LISTEN_DATABASE_URL=None)
-        return uvloop.run(_serve(settings, prepare=embedded is not None))
+        if embedded is None:
+            return uvloop.run(_serve(settings, None))
+        postgres = stack.enter_context(EmbeddedPostgres(embedded))
+        log.info("postgres.ready", database_url=postgres.dsn, folder=str(embedded))
+        console(aside=True).print(f"The database is reached by\n\n  export DATABASE_URL='{postgres.dsn}'\n")
+        settings = load_settings(DATABASE_URL=postgres.dsn, ROWVEC_LISTEN_DATABASE_URL=None)
+        return uvloop.run(_serve(settings, postgres))
 
 
-async def _serve(settings: Settings, *, prepare: bool) -> int:
-    if prepare:
-        models = {name: model.dimensions for name, model in settings.active_models.items()}
-        await migrate_database(settings.dsn, models)
+async def _serve(settings: Settings, postgres: EmbeddedPostgres | None) -> int:
     daemon = Daemon(settings, Notifier.from_environment(os.environ))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, daemon.stop.set)
     loop.add_signal_handler(signal.SIGHUP, daemon.look_again)
+    guard = None
+    if postgres is not None:
+        models = {name: model.dimensions for name, model in settings.active_models.items()}
+        await migrate_database(settings.dsn, models)
+        guard = asyncio.create_task(_stop_with(postgres, daemon))
     try:
         await daemon.run()
-    except* RowvecError as group:
-        # What a room raises on purpose is told like any other error; what it does not, ends in a traceback.
-        raise _first(group) from None
+    except BaseExceptionGroup as group:
+        raise cause_of(group) from None
+    if guard is not None and guard.done():
+        raise DatabaseUnavailableError("The embedded Postgres has ended by itself.", "Its log says why: postgres.log.")
     return 0
 
 
-def _first(group: BaseExceptionGroup[RowvecError]) -> RowvecError:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+async def _stop_with(postgres: EmbeddedPostgres, daemon: Daemon) -> None:
+    """Stop the daemon when its own Postgres ends: nobody else would start it again."""
+    while postgres.poll() is None:  # noqa: ASYNC110 - a process is no event
+        await asyncio.sleep(GUARD_SECONDS)
+    daemon.stop.set()
