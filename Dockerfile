@@ -26,7 +26,7 @@ RUN groupadd --gid 10001 rowvec \
     && useradd --uid 10001 --gid 10001 --home-dir /var/lib/rowvec --create-home --shell /usr/sbin/nologin rowvec
 COPY --from=builder /opt/rowvec /opt/rowvec
 # 0.0.0.0: loopback inside a container can't be reached from outside. What is open to whom is then decided by the
-# published ports: probes and metrics ask for no token, everything else does.
+# published ports: probes and metrics ask for no token.
 ENV PATH=/opt/rowvec/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     ROWVEC_HTTP_HOST=0.0.0.0
