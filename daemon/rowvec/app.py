@@ -115,12 +115,14 @@ class Daemon:
             log.info("http.ready", address=address)
             self._notifier.ready("waiting for Postgres")
             await stack.enter_async_context(watchdog_fed(self.health, self._notifier))
-            database = await self._unless_stopped(self._open_database())
-            if database is None:
-                return
+            # A connection of its own for the heartbeat: work that waits for the pool must not look like death.
+            database, beats = Database(self._settings.dsn), Database(self._settings.dsn, size=1)
             stack.push_async_callback(database.close)
+            stack.push_async_callback(beats.close)
+            if not await self._unless_stopped(self._open(database, beats)):
+                return
             self._notifier.status(f"working, {address}")
-            rooms = self._wire(database)
+            rooms = self._wire(database, beats)
             self._on_ready(address)
             await run_until_stopped(rooms, self.stop, self.health, self._notifier, self._settings.drain_seconds)
 
@@ -140,13 +142,14 @@ class Daemon:
             return None
         return task.result()
 
-    async def _open_database(self) -> Database:
+    async def _open(self, *databases: Database) -> bool:
         """Wait for a database that is not there yet; refuse one that does not fit."""
-        database, told = Database(self._settings.dsn), ""
+        told = ""
         while True:
             try:
                 await self._check()
-                await database.open()
+                for database in databases:
+                    await database.open()
             except DatabaseUnavailableError as error:
                 self.health.set(Part.DATABASE, well=False, note=error.message)
                 if told != error.message:
@@ -155,7 +158,7 @@ class Daemon:
                 await asyncio.sleep(CONNECT_PAUSE_SECONDS)
             else:
                 self.health.set(Part.SCHEMA, well=True)
-                return database
+                return True
 
     async def _check(self) -> None:
         async with administration(self._settings.dsn) as database:
@@ -167,13 +170,13 @@ class Daemon:
                 f"The database does not know the model {', '.join(sorted(missing))}.", "Run `rowvec migrate`."
             )
 
-    def _wire(self, database: Database) -> Rooms:
+    def _wire(self, database: Database, beats: Database) -> Rooms:
         """Join the rooms."""
         daemon, bell, board, tokens = uuid.uuid4(), self._bell, DueBoard(time.monotonic), set[uuid.UUID]()
         changes, queue = PostgresChangeLog(database), PostgresItemQueue(database, daemon)
         store, preparer = PostgresVectorStore(database), Preparer(PostgresRowReader(database))
         wake = PostgresWakeSource(database, self._settings.listen_dsn)
-        presence = PostgresPresence(database, daemon, VERSION)
+        presence = PostgresPresence(beats, daemon, VERSION)
 
         rooms = [EmbedRoom(embedder, store, self.metrics) for embedder in self._embedders]
         attempts, chance = Attempts(self._settings.max_attempts), random.Random()  # noqa: S311 - jitter
@@ -217,5 +220,5 @@ class Daemon:
             embed_rooms=rooms,
             heartbeat=heartbeat,
             presence=presence,
-            abandon=database.abandon,
+            abandon=[database.abandon, beats.abandon],
         )

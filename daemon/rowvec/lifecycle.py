@@ -53,7 +53,7 @@ class Rooms:
     embed_rooms: Sequence[ClosableRoom]
     heartbeat: Room
     presence: Presence
-    abandon: Callable[[], None]
+    abandon: Sequence[Callable[[], None]]
 
 
 async def run_until_stopped(
@@ -87,7 +87,8 @@ async def run_until_stopped(
         if ended:
             await _say_farewell(rooms.presence)
         else:
-            rooms.abandon()
+            for cut_off in rooms.abandon:
+                cut_off()
     log.info("daemon.stopped")
 
 

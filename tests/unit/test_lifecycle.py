@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -118,7 +120,7 @@ class World:
         self.heartbeat = Upstream("heartbeat", self.diary)
         self.notifier = StubNotifier(self.diary)
         self.rooms = Rooms(
-            self.upstream, [self.claimer], [StubEmbedRoom(self.diary)], self.heartbeat, self.presence, lambda: None
+            self.upstream, [self.claimer], [StubEmbedRoom(self.diary)], self.heartbeat, self.presence, []
         )
 
     def start(self, drain_seconds: float = PATIENCE_SECONDS) -> asyncio.Task[None]:
@@ -291,3 +293,26 @@ async def test_the_watchdog_is_fed_no_more_after_the_block(world: World) -> None
     with pytest.raises(ZeroDivisionError):
         await crash()
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+class Deaf:
+    """A room that takes cancellations for errors of its own and goes on, until its connection is cut off."""
+
+    def __init__(self) -> None:
+        self.cut_off = asyncio.Event()
+
+    async def run(self) -> None:
+        while not self.cut_off.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.cut_off.wait()
+
+
+async def test_a_room_that_does_not_end_is_cut_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "CANCEL_SECONDS", 0.01)
+    deaf = Deaf()
+    world.rooms = replace(world.rooms, upstream=[*world.upstream, deaf], abandon=[deaf.cut_off.set])
+    task = world.start()
+    await settle()
+    world.stop.set()
+    await ended(task)
+    assert "presence leaves" not in world.diary

@@ -29,7 +29,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolC
 CONNECT_SECONDS: Final = 10.0
 COMMAND_SECONDS: Final = 30.0
 CLOSE_SECONDS: Final = 2.0
-POOL_SIZE: Final = 8
+POOL_SIZE: Final = 7
 PLANNING: Final = {
     # The statements are written for READ COMMITTED, whatever the role's or database's default.
     "default_transaction_isolation": "read committed",
@@ -213,10 +213,12 @@ class Database:
 
     Args:
         dsn: a libpq connection string.
+        size: the most connections.
     """
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, size: int = POOL_SIZE) -> None:
         self._dsn = dsn
+        self._size = size
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self.vector_schema = "public"
 
@@ -226,7 +228,9 @@ class Database:
         return quote_identifier(self.vector_schema) + ".vector"
 
     async def open(self) -> None:
-        """Connect; raises as `connect`, or ConfigurationError without pgvector."""
+        """Connect, unless it is open; raises as `connect`, or ConfigurationError without pgvector."""
+        if self._pool is not None:
+            return
         connection = await connect(self._dsn)
         try:
             with translated():
@@ -240,7 +244,7 @@ class Database:
             self._pool = await asyncpg.create_pool(
                 self._dsn,
                 min_size=0,
-                max_size=POOL_SIZE,
+                max_size=self._size,
                 timeout=CONNECT_SECONDS,
                 command_timeout=COMMAND_SECONDS,
                 init=self._prepare,
