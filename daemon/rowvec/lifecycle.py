@@ -113,12 +113,13 @@ async def _say_farewell(presence: Presence) -> None:
 
 async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> bool:
     """Cancel tasks; return whether they ended within a bound: one may hang on a silent Postgres."""
-    hanging = set(tasks)
+    hanging = list(tasks)
     for _ in range(CANCEL_TRIES):
+        for task in hanging:
+            task.cancel()
         if hanging:
-            for task in hanging:
-                task.cancel()
-            _, hanging = await asyncio.wait(hanging, timeout=CANCEL_SECONDS)
+            await asyncio.wait(hanging, timeout=CANCEL_SECONDS)
+        hanging = [task for task in hanging if not task.done()]
     return not hanging
 
 

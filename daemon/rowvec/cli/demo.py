@@ -52,7 +52,8 @@ def demo(
     DATABASE_URL and ROWVEC_LISTEN_DATABASE_URL are not used, so no database of yours is touched. All other
     settings are respected; logs begin at warning unless ROWVEC_LOG_LEVEL says otherwise.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: in the background of a script it comes ignored
+        signal.signal(number, signal.default_int_handler)
     settings = _load(None)
     configure_logs(settings.log_level, settings.log_format)
     screen = Screen(aside=json, quiet_logs=settings.log_level in {"warning", "error"})
