@@ -1,32 +1,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import asyncpg
 import pytest
 
 from rowvec.domain.errors import DatabaseUnavailableError
-from rowvec.postgres import connections
-from rowvec.postgres.connections import connect, translated
-
-
-async def test_a_cancellation_that_the_driver_swallows_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
-    inside = asyncio.Event()
-
-    async def swallow(*_: object, **__: object) -> object:
-        inside.set()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.Event().wait()
-        return object()
-
-    monkeypatch.setattr(asyncpg, "connect", swallow)
-    monkeypatch.setattr(connections, "keep_alive", lambda _: None)
-    task = asyncio.create_task(connect("postgresql://nowhere/none"))
-    await inside.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+from rowvec.postgres.connections import translated
 
 
 async def test_a_cancellation_that_ends_in_an_error_of_the_driver_is_heeded() -> None:

@@ -121,24 +121,18 @@ def _message(error: Exception) -> str:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise our own errors in place of the driver's, and lose no cancellation."""
+    """Raise our own errors in place of the driver's."""
     try:
         yield
     except Exception as error:
-        # Rolling back on a dead connection hides a cancellation behind an error that rooms would wait out.
-        heed_cancellation()
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # Rolling back on a dead connection hides the cancellation behind an error that rooms would wait out.
+            raise asyncio.CancelledError from error
         meaning = translate(error)
         if meaning is error:
             raise
         raise meaning from error
-    heed_cancellation()
-
-
-def heed_cancellation() -> None:
-    """Raise the cancellation that was asked for: on Python 3.11 the driver swallows it at a new connection."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 def keep_alive(connection: asyncpg.Connection[asyncpg.Record]) -> None:
@@ -283,7 +277,6 @@ class Database:
             raise DatabaseUnavailableError("The pool is not open.")
         with translated():
             async with self._pool.acquire(timeout=COMMAND_SECONDS) as connection:
-                heed_cancellation()
                 yield connection
 
     @asynccontextmanager
