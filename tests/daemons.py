@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
+import asyncpg
+
 from rowvec.app import Daemon
 from rowvec.domain.errors import TextRejectedError
 from rowvec.domain.items import EmbedderTraits
@@ -22,14 +24,33 @@ from rowvec.systemd import Notifier
 HOUR = 3600.0
 
 
-async def eventually(check: Callable[[], Awaitable[bool]], within: float = 20.0, what: str = "") -> None:
-    """Ask again and again until the answer is yes; fail when the time is over."""
+async def eventually(check: Callable[[], Awaitable[bool]], within: float = 60.0, what: str = "") -> None:
+    """Ask again and again until the answer is yes; fail when the time is over.
+
+    The time is no claim of speed (benchmarks make those): it only ends a test that can't succeed any more.
+    """
     try:
         async with asyncio.timeout(within):
             while not await check():  # noqa: ASYNC110 - the condition is in another process
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(what or f"not true within {within} s") from None
+
+
+async def waiting(session: asyncpg.Connection, model: str = "first") -> int:
+    return int(
+        await session.fetchval(
+            """
+            SELECT (SELECT count(*) FROM rowvec.embedding_queue WHERE model = $1)
+                 + (SELECT count(*) FROM rowvec.change)
+            """,
+            model,
+        )
+    )
+
+
+async def finished(session: asyncpg.Connection, model: str = "first") -> bool:
+    return await waiting(session, model) == 0
 
 
 class GatedEmbedder:

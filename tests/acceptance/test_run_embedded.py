@@ -42,7 +42,7 @@ class Run:
             assert self.process.returncode is None, self.log.read_text()
             return "listener.ready" in self.log.read_text()
 
-        await eventually(is_ready, within=30)
+        await eventually(is_ready)
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         return str(next(line["database_url"] for line in lines if line["event"] == "postgres.ready"))
 

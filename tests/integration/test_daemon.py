@@ -6,29 +6,13 @@ import asyncio
 
 import asyncpg
 
-from daemons import GatedEmbedder, eventually, is_ready, running
+from daemons import GatedEmbedder, eventually, finished, is_ready, running, waiting
 from rowvec.domain.errors import ModelUnavailableError
 
 
 async def texts(session: asyncpg.Connection, model: str = "first") -> list[str]:
     rows = await session.fetch(f"SELECT chunk_text FROM rowvec.vector_{model} ORDER BY content_id::bigint, chunk_index")
     return [row["chunk_text"] for row in rows]
-
-
-async def waiting(session: asyncpg.Connection, model: str = "first") -> int:
-    return int(
-        await session.fetchval(
-            """
-            SELECT (SELECT count(*) FROM rowvec.embedding_queue WHERE model = $1)
-                 + (SELECT count(*) FROM rowvec.change)
-            """,
-            model,
-        )
-    )
-
-
-async def finished(session: asyncpg.Connection, model: str = "first") -> bool:
-    return await waiting(session, model) == 0
 
 
 async def test_insert_update_and_delete(post: asyncpg.Connection, dsn: str) -> None:
@@ -65,7 +49,7 @@ async def test_rows_from_before_the_watch_are_filled_in(app: asyncpg.Connection,
         async def filled() -> bool:
             return await finished(app) and bool(await app.fetchval("SELECT backfilled FROM rowvec.source"))
 
-        await eventually(filled, within=60)
+        await eventually(filled)
     assert await texts(app) == [f"Post {n}" for n in range(1, 2501)]
     assert sorted(embedder.texts) == sorted(set(embedder.texts))
 
@@ -137,7 +121,7 @@ async def test_an_outage_of_a_model_counts_no_retry_and_ends_by_itself(post: asy
 
         await eventually(tried)
         embedder.broken = None
-        await eventually(lambda: finished(post), within=30)
+        await eventually(lambda: finished(post))
     assert len(await texts(post)) == 200
     assert await post.fetchval("SELECT count(*) FROM rowvec.embedding_queue WHERE model = 'first'") == 0
 
@@ -236,5 +220,5 @@ async def test_cut_connections_lose_nothing(post: asyncpg.Connection, dsn: str) 
                 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                 WHERE application_name = 'rowvec' AND datname = current_database()
             """)
-        await eventually(lambda: finished(post), within=60)
+        await eventually(lambda: finished(post))
     assert len(await texts(post)) == 500

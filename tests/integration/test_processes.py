@@ -58,7 +58,6 @@ async def test_when_one_of_two_daemons_is_killed_the_other_has_it_all_done(post:
         held = await post.fetchval("SELECT count(*) FROM rowvec.embedding_queue WHERE status = 'processing'")
         first.send(signal.SIGKILL)
         await first.wait()
-        killed = time.monotonic()
         orphans = await post.fetch("""
             SELECT id, token FROM rowvec.embedding_queue q WHERE status = 'processing'
             AND daemon = (SELECT id FROM rowvec.daemon WHERE pid = $1)
@@ -70,9 +69,8 @@ async def test_when_one_of_two_daemons_is_killed_the_other_has_it_all_done(post:
                 [orphan["token"] for orphan in orphans],
             )
 
-        await eventually(taken_over, within=5.0)
-        assert time.monotonic() - killed < 5.0
-        await eventually(lambda: done(post), within=60)
+        await eventually(taken_over)
+        await eventually(lambda: done(post))
         assert held
         assert orphans
         second.send(signal.SIGTERM)
@@ -96,10 +94,10 @@ async def test_a_daemon_that_was_frozen_past_its_lease_overwrites_nothing(post: 
         async def stored() -> bool:
             return not await wrong(post, "first") and not await wrong(post, "second")
 
-        await eventually(stored, within=60)
+        await eventually(stored)
         frozen.send(signal.SIGCONT)
         await eventually(both)
-        await eventually(lambda: done(post), within=60)
+        await eventually(lambda: done(post))
         assert await stored()
         for daemon in (frozen, other):
             daemon.send(signal.SIGTERM)
@@ -199,7 +197,7 @@ async def test_vectors_stored_without_waiting_for_the_disk_survive_a_crash_of_po
             async def first_done() -> bool:
                 return not await wrong(app, "first")
 
-            await eventually(first_done, within=60)
+            await eventually(first_done)
         await app.close()
 
 

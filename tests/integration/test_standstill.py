@@ -6,22 +6,29 @@ import asyncio
 import functools
 import random
 import signal
+from typing import Any
 
 import asyncpg
 import pytest
 
-from daemons import GatedEmbedder, Process, eventually, is_ready, process, running
+from daemons import GatedEmbedder, Process, eventually, finished, is_ready, process, running
 from database import Connect
 from rowvec.postgres import connections
+from rowvec.postgres.connections import Session
 
 OTHER = """
     CREATE TABLE other (id bigint PRIMARY KEY, body text);
     SELECT rowvec.watch('other', 'other', ARRAY['body'], 2, template => '{body}');
 """
-FOLDING = """
-    SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-    WHERE l.locktype = 'advisory' AND l.granted AND l.objid = 1 AND a.datname = current_database()
-      AND a.state = 'idle in transaction'
+HELD_UP = """
+    SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+                   WHERE l.locktype = 'advisory' AND l.granted AND l.objid = 1 AND a.datname = current_database()
+                     AND a.wait_event_type = 'Lock')
+"""
+FOLDED = """
+    SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+                   WHERE l.locktype = 'advisory' AND l.granted AND l.objid = 1 AND a.datname = current_database()
+                     AND a.state = 'idle in transaction')
 """
 
 
@@ -35,16 +42,19 @@ async def is_working(session: asyncpg.Connection) -> bool:
     )
 
 
-async def freeze_in_a_fold(session: asyncpg.Connection, writer: asyncpg.Connection, daemon: Process) -> None:
-    """Stop the daemon at random moments until one of them is inside the fold's transaction."""
-    for n in range(500):
-        await writer.execute("INSERT INTO post (body) SELECT $1::text || g FROM generate_series(1, 200) g", f"{n}-")
-        await asyncio.sleep(random.uniform(0, 0.02))  # noqa: S311 - any moment will do
-        daemon.send(signal.SIGSTOP)
-        if await session.fetchval(FOLDING):
-            return
-        daemon.send(signal.SIGCONT)
-    pytest.skip("the daemon was never caught inside a fold")
+async def freeze_in_a_fold(session: asyncpg.Connection, other: asyncpg.Connection, daemon: Process) -> None:
+    """Hold the fold's statement up, stop the daemon, and let the statement end: nobody is there to commit it."""
+    hold_up = other.transaction()
+    await hold_up.start()
+    await other.execute("""
+        INSERT INTO rowvec.embedding_queue (content_type, content_id, model, priority, generation)
+        VALUES ('post', '1', 'first', 2, nextval('rowvec.generation'))
+    """)
+    await session.execute("INSERT INTO post (body) VALUES ('folded')")
+    await eventually(lambda: session.fetchval(HELD_UP))
+    daemon.send(signal.SIGSTOP)
+    await hold_up.rollback()
+    await eventually(lambda: session.fetchval(FOLDED))
 
 
 async def test_a_daemon_frozen_inside_a_fold_stops_nobody(post: asyncpg.Connection, dsn: str, connect: Connect) -> None:
@@ -53,10 +63,33 @@ async def test_a_daemon_frozen_inside_a_fold_stops_nobody(post: asyncpg.Connecti
         await freeze_in_a_fold(post, await connect(), frozen)
         async with process(dsn):
             await post.execute("INSERT INTO post (body) VALUES ('fresh')")
-            await eventually(lambda: embedded(post, "fresh"), within=20)
+            await eventually(lambda: embedded(post, "fresh"))
         frozen.send(signal.SIGCONT)
         frozen.send(signal.SIGTERM)
         assert await frozen.wait() == 0
+
+
+async def test_no_transaction_stops_to_parse(
+    post: asyncpg.Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late: list[str] = []
+    get_statement = vars(asyncpg.Connection)["_get_statement"]
+
+    async def watched(self: Any, query: str, *arguments: object, **named: object) -> object:  # noqa: ANN401
+        if isinstance(self, Session) and self.is_in_transaction() and query not in self._parsed:
+            late.append(query)
+        return await get_statement(self, query, *arguments, **named)
+
+    monkeypatch.setattr(Session, "_get_statement", watched)
+    async with running(dsn, GatedEmbedder()):
+        for n in range(5):
+            await post.execute("INSERT INTO post (body) VALUES ('one'), ('two')")
+            await eventually(lambda: finished(post))
+            await post.execute("UPDATE post SET body = body || $1::text", str(n))
+            await eventually(lambda: finished(post))
+            await post.execute("DELETE FROM post WHERE body LIKE 'one%'")
+            await eventually(lambda: finished(post))
+    assert late == []
 
 
 async def test_a_locked_table_stops_no_other_source_and_costs_no_attempt(
@@ -70,7 +103,7 @@ async def test_a_locked_table_stops_no_other_source_and_costs_no_attempt(
         await post.execute("SELECT rowvec.enqueue('post', g::text) FROM generate_series(1, 1000) g")
         await asyncio.sleep(1)
         await post.execute("INSERT INTO other VALUES (1, 'fresh')")
-        await eventually(lambda: embedded(post, "fresh"), within=10)
+        await eventually(lambda: embedded(post, "fresh"))
         assert not await post.fetchval("SELECT count(*) FROM rowvec.embedding_queue WHERE retry_count > 0")
 
         async def is_told() -> bool:
@@ -92,7 +125,7 @@ async def test_a_watch_that_waits_for_its_table_stops_no_fold(
         blocked = "SELECT cardinality(pg_blocking_pids($1)) > 0"
         await eventually(functools.partial(post.fetchval, blocked, watching.get_server_pid()))
         await post.execute("INSERT INTO post (body) VALUES ('fresh')")
-        await eventually(lambda: embedded(post, "fresh"), within=5)
+        await eventually(lambda: embedded(post, "fresh"))
         await idle.execute("ROLLBACK")
         await watch
 
@@ -118,7 +151,7 @@ async def test_a_backfill_goes_on_while_the_second_model_is_away(app: asyncpg.Co
         SELECT rowvec.watch('post', 'post', ARRAY['body'], 2, template => '{body}');
     """)
     async with running(dsn, GatedEmbedder(), ROWVEC_BATCH_ITEMS=500):
-        await eventually(lambda: embedded(app, "Post 8000"), within=60)
+        await eventually(lambda: embedded(app, "Post 8000"))
 
 
 async def test_a_store_too_slow_for_a_batch_is_done_in_parts_and_nothing_is_sent_twice(
@@ -153,5 +186,5 @@ async def test_a_big_import_puts_off_neither_stragglers_nor_what_has_become_due(
         await early.execute("BEGIN; INSERT INTO other VALUES (1, 'straggler')")
         await post.execute("INSERT INTO log SELECT g, 'Line ' || g FROM generate_series(1, 60000) g")
         await early.execute("COMMIT")
-        await eventually(lambda: embedded(post, "straggler"), within=10)
+        await eventually(lambda: embedded(post, "straggler"))
         assert await post.fetchval("SELECT count(*) FROM rowvec.change") > 1000

@@ -24,7 +24,7 @@ class PostgresChangeLog:
 
     async def fold(self, floor: int, batch: int) -> Fold:
         """See `ports.ChangeLog.fold`."""
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(*self._texts()) as connection:
             look = await self._row(connection, "lock_fold", floor)
             if not look["locked"]:
                 return Fold(locked=False)
@@ -41,6 +41,11 @@ class PostgresChangeLog:
             slots=[Slot(*slot) for slot in slots],
             refused=folded["refused"],
         )
+
+    def _texts(self) -> list[str]:
+        """Return all statements of a fold."""
+        named = [self._database.sql(name) for name in ("lock_fold", "fold_changes", "void_items")]
+        return named + [self._database.sql(name, PARENT_TABLE) for name in ("lock_vectors", "delete_rows")]
 
     async def unfilled(self, max_waiting: int) -> Sequence[str]:
         """See `ports.ChangeLog.unfilled`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeAlias
 
@@ -25,6 +25,8 @@ from rowvec.domain.errors import (
 from rowvec.postgres.statements import quote_identifier, statement
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+MAX_STATEMENTS: Final = 1000
+"""More than there are: a statement that fell out of the driver's cache would be parsed again."""
 
 CONNECT_SECONDS: Final = 10.0
 COMMAND_SECONDS: Final = 30.0
@@ -204,6 +206,26 @@ async def close(connection: asyncpg.Connection[asyncpg.Record]) -> None:
         connection.terminate()
 
 
+class Session(asyncpg.Connection):
+    """A connection of the pool, which remembers what it has parsed."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:  # noqa: ANN401 - the driver's own
+        super().__init__(*arguments, **settings)
+        self._parsed: set[str] = set()
+
+    async def parse(self, texts: Iterable[str]) -> None:
+        """Have statements parsed that are not yet.
+
+        The driver parses in a round trip of its own. Postgres waits there in the middle of a message, where
+        `idle_in_transaction_session_timeout` does not count: a daemon frozen at that point of a transaction would
+        keep its locks. So nothing is parsed inside one.
+        """
+        for text in texts:
+            if text not in self._parsed:
+                await self.executemany(text, ())  # parses, and with no arguments there is nothing to execute
+                self._parsed.add(text)
+
+
 async def _leave_as_it_is(_: object) -> None:
     """Spare each loan a round trip: nobody who borrows a connection changes its session."""
 
@@ -249,6 +271,9 @@ class Database:
                 command_timeout=COMMAND_SECONDS,
                 init=self._prepare,
                 reset=_leave_as_it_is,
+                connection_class=Session,
+                statement_cache_size=MAX_STATEMENTS,
+                max_cached_statement_lifetime=0,
                 # A lost claim, store or completion is done again: vectors and the end of their item are one
                 # transaction. An fsync each would buy nothing.
                 server_settings={"application_name": "rowvec", "synchronous_commit": "off", **PLANNING, **BOUNDS},
@@ -280,10 +305,17 @@ class Database:
                 yield connection
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
-        """Lend a connection inside a transaction."""
-        async with self.connection() as connection, connection.transaction():
-            yield connection
+    async def transaction(self, *texts: str) -> AsyncIterator[Connection]:
+        """Lend a connection inside a transaction.
+
+        Args:
+            texts: all statements that will be run in it; see `Session.parse`.
+        """
+        async with self.connection() as connection:
+            session: Any = connection  # the proxy of a Session, which its type does not tell
+            await session.parse(texts)
+            async with connection.transaction():
+                yield connection
 
     async def fetch(self, name: str, *arguments: object, table: str = "") -> list[asyncpg.Record]:
         """Run a named statement on a connection of the pool."""

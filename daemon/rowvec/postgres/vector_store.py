@@ -44,7 +44,7 @@ class PostgresVectorStore:
         Locks come first, and none is waited for: the queue rows with this claim's token, then the vectors of
         their rows. An item that misses one of the two is left alone: a writer is removing its row.
         """
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(*self._texts(claim.slot.model)) as connection:
             generations = await self._lock_items(connection, claim, documents)
             mine = [document for document in documents if document.item.id in generations]
             stored, busy = await self._lock_vectors(connection, claim, mine)
@@ -54,6 +54,13 @@ class PostgresVectorStore:
             outcome = _settle(documents, mine, generations)
             await self._end(connection, claim, outcome)
         return outcome
+
+    def _texts(self, model: str) -> list[str]:
+        """Return all statements of a store."""
+        named = [self._database.sql(name) for name in ("lock_items", "complete_items", "release_items")]
+        table = vector_table(model)
+        of_model = ("lock_vectors", "delete_vectors", "move_vectors", "insert_vectors")
+        return named + [self._database.sql(name, table) for name in of_model]
 
     async def _lock_items(self, connection: Connection, claim: Claim, documents: Sequence[Document]) -> dict[int, int]:
         ids = [document.item.id for document in documents]
