@@ -17,59 +17,44 @@ BEGIN
     -- Not the chunk_index: it moves with every paragraph put in before.
     EXECUTE format('ALTER TABLE rowvec.%I ADD PRIMARY KEY (content_type, content_id, chunk_hash, repeat)', vectors);
     EXECUTE format('CREATE INDEX ON rowvec.%I (chunk_hash)', vectors);
-    UPDATE rowvec.source SET backfilled = false, backfill_after = NULL;
+    UPDATE rowvec.source SET backfilled = false, backfill_after = NULL, backfill_where = NULL;
     PERFORM pg_notify('rowvec', '');
 END $$;
 
 CREATE FUNCTION rowvec.append_backfill(content_type text) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET row_security TO 'off'
-    AS $_$
+    AS $$
 DECLARE
     watched rowvec.source;
-    keys text[];
 BEGIN
     SELECT * INTO watched FROM rowvec.source s
-    WHERE s.content_type = append_backfill.content_type AND NOT s.backfilled FOR UPDATE SKIP LOCKED;
+    WHERE s.content_type = append_backfill.content_type AND NOT (s.backfilled AND s.swept) FOR UPDATE SKIP LOCKED;
     IF watched.content_type IS NULL THEN
         RETURN NULL;
     END IF;
     PERFORM rowvec.check_readable(watched);
-    -- The page's size stands in the text: as a parameter it would be estimated at a tenth of the table and the
-    -- plan would sort it whole for every page.
-    EXECUTE (
-        SELECT format(
-            'SELECT array_agg(page.key::text) FROM (SELECT %1$I AS key FROM %2$s %3$s ORDER BY %1$I LIMIT 1000) AS page',
-            key.attname, watched.relation,
-            CASE WHEN watched.backfill_after IS NOT NULL
-                 THEN format('WHERE %I > $1::%s', key.attname, key.atttypid::regtype) END)
-        FROM pg_attribute key WHERE key.attrelid = watched.relation AND key.attnum = watched.key_columns[1])
-    INTO keys USING watched.backfill_after;
-    IF keys IS NULL THEN
-        UPDATE rowvec.source s SET backfilled = true, updated_at = now()
-        WHERE s.content_type = append_backfill.content_type;
-        RETURN 0;
-    END IF;
-    PERFORM rowvec.append_changes_v1(
-        content_type, keys, greatest(watched.priority, 5)::smallint, 'write', false);
-    UPDATE rowvec.source s SET backfill_after = keys[cardinality(keys)], updated_at = now()
-    WHERE s.content_type = append_backfill.content_type;
-    RETURN cardinality(keys);
-END $_$;
+    RETURN CASE WHEN watched.swept THEN rowvec.append_page(watched) ELSE rowvec.sweep_page(watched) END;
+END $$;
 
-CREATE FUNCTION rowvec.append_changes_v1(content_type text, content_ids text[], priority smallint, kind text, wake boolean, due_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
+CREATE FUNCTION rowvec.append_changes_v1(content_type text, content_ids text[], priority smallint, kind text, wake boolean, urgent_rows integer DEFAULT NULL::integer, due_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+DECLARE
+    before integer := 0;
 BEGIN
     IF cardinality(content_ids) = 0 THEN
         RETURN;
     END IF;
+    IF priority < 5 AND urgent_rows IS NOT NULL THEN
+        before := coalesce(nullif(current_setting('rowvec.changes', true), ''), '0');
+        PERFORM set_config('rowvec.changes', (before + cardinality(content_ids))::text, true);
+    END IF;
     INSERT INTO rowvec.change (content_type, content_id, priority, kind, due_at)
-    SELECT append_changes_v1.content_type, given.content_id, append_changes_v1.priority,
+    SELECT append_changes_v1.content_type, given.content_id,
+           CASE WHEN before + given.position > urgent_rows AND priority < 5 THEN 5 ELSE append_changes_v1.priority END,
            append_changes_v1.kind, append_changes_v1.due_at
-    FROM unnest(content_ids) AS given (content_id);
+    FROM unnest(content_ids) WITH ORDINALITY AS given (content_id, position);
     -- NOTIFY takes a database-wide lock at commit: only when nobody is awake to look anyway.
     IF wake AND (SELECT last_value FROM rowvec.awake_until) < extract(epoch FROM clock_timestamp()) * 1000000 THEN
         PERFORM pg_notify('rowvec', '');
@@ -84,42 +69,105 @@ CREATE TABLE rowvec.source (
     labels text[] NOT NULL,
     owner_column smallint,
     template text,
+    condition text,
+    text_function regproc,
+    depends_on jsonb NOT NULL,
     priority smallint NOT NULL,
+    urgent_rows integer NOT NULL,
     chunking text NOT NULL,
     chunk_characters integer NOT NULL,
     chunk_overlap integer NOT NULL,
     notify boolean NOT NULL,
-    backfilled boolean DEFAULT false NOT NULL,
+    paused_at timestamp with time zone,
+    backfilled boolean NOT NULL,
     backfill_after text,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    backfill_where text,
+    swept boolean NOT NULL,
+    sweep_after text,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
     CONSTRAINT source_check CHECK (((chunk_overlap >= 0) AND (chunk_overlap <= (chunk_characters / 2)))),
     CONSTRAINT source_chunk_characters_check CHECK (((chunk_characters >= 50) AND (chunk_characters <= 100000))),
-    CONSTRAINT source_chunking_check CHECK ((chunking = ANY (ARRAY['none'::text, 'characters'::text]))),
+    CONSTRAINT source_chunking_check CHECK ((chunking = ANY (ARRAY['none'::text, 'characters'::text, 'markdown'::text]))),
     CONSTRAINT source_content_type_check CHECK ((content_type ~ '^[a-z][a-z0-9_]{0,39}$'::text)),
-    CONSTRAINT source_priority_check CHECK (((priority >= 1) AND (priority <= 100)))
+    CONSTRAINT source_priority_check CHECK (((priority >= 1) AND (priority <= 100))),
+    CONSTRAINT source_urgent_rows_check CHECK ((urgent_rows >= 1))
 );
 
+COMMENT ON COLUMN rowvec.source.condition IS 'Which rows are embedded, in SQL over their own columns; NULL for all.';
+
+COMMENT ON COLUMN rowvec.source.depends_on IS 'Other tables that the text is made of: [{table, columns, content_id}].';
+
+COMMENT ON COLUMN rowvec.source.urgent_rows IS 'How many rows one transaction may bring at the source''s priority; the rest goes in as bulk.';
+
 COMMENT ON COLUMN rowvec.source.backfill_after IS 'The last key whose change was appended by the backfill; NULL before the first page.';
+
+COMMENT ON COLUMN rowvec.source.backfill_where IS 'Which rows the backfill is about; NULL for all.';
+
+COMMENT ON COLUMN rowvec.source.swept IS 'Whether no vector can be left of a row whose removal no trigger has seen.';
+
+CREATE FUNCTION rowvec.append_page(watched rowvec.source) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    ids text[] := rowvec.list_page(watched);
+BEGIN
+    PERFORM rowvec.append_changes_v1(
+        watched.content_type, ids, greatest(watched.priority, 5)::smallint, 'write', false) WHERE ids IS NOT NULL;
+    UPDATE rowvec.source s
+    SET backfilled = ids IS NULL, backfill_after = coalesce(ids[cardinality(ids)], s.backfill_after), updated_at = now()
+    WHERE s.content_type = watched.content_type;
+    RETURN coalesce(cardinality(ids), 0);
+END $$;
+
+CREATE FUNCTION rowvec.attach(watched rowvec.source) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM rowvec.create_view(watched);
+    PERFORM rowvec.create_triggers(watched);
+    PERFORM rowvec.create_dependency_triggers(watched, number)
+    FROM generate_series(1, jsonb_array_length(watched.depends_on)) AS number;
+END $$;
+
+CREATE FUNCTION rowvec.base_type(type oid) RETURNS oid
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    WITH RECURSIVE under (type, base) AS (
+        SELECT t.oid, t.typbasetype FROM pg_type t WHERE t.oid = type
+        UNION ALL
+        SELECT t.oid, t.typbasetype FROM under u JOIN pg_type t ON t.oid = u.base
+    )
+    SELECT u.type FROM under u WHERE u.base = 0
+$$;
 
 CREATE FUNCTION rowvec.canonical_id(watched rowvec.source, content_id text) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 DECLARE
-    type regtype;
+    types text[] := rowvec.key_types(watched);
+    parts text[] := rowvec.split_id(content_id, cardinality(types));
     written text;
 BEGIN
-    SELECT a.atttypid INTO type FROM pg_attribute a
-    WHERE a.attrelid = watched.relation AND a.attnum = watched.key_columns[1];
-    EXECUTE format('SELECT $1::%s::text', coalesce(type, 'text')) INTO written USING content_id;
+    IF cardinality(parts) <> cardinality(types) THEN
+        RAISE invalid_parameter_value;
+    END IF;
+    EXECUTE (SELECT format(CASE cardinality(types) WHEN 1 THEN 'SELECT (%s)::text' ELSE 'SELECT jsonb_build_array(%s)::text' END,
+                           string_agg(format('$1[%s]::%s', position, type), ', ' ORDER BY position))
+             FROM unnest(types) WITH ORDINALITY AS given (type, position))
+    INTO written USING parts;
     RETURN written;
 EXCEPTION WHEN data_exception THEN
-    RAISE EXCEPTION '"%" is no key of "%": it is a %.', content_id, watched.content_type, type
+    RAISE EXCEPTION '"%" is no key of "%": it is %.', content_id, watched.content_type,
+        CASE cardinality(types) WHEN 1 THEN 'a ' || types[1] ELSE 'a JSON array of ' || array_to_string(types, ', ') END
         USING ERRCODE = 'RV001';
 END $_$;
 
-CREATE FUNCTION rowvec.check_readable(watched rowvec.source) RETURNS void
+CREATE FUNCTION rowvec.check_columns(watched rowvec.source) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -135,6 +183,75 @@ BEGIN
     END IF;
 END $$;
 
+CREATE FUNCTION rowvec.check_expression(relation regclass, expression text, what text, index_form text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET client_min_messages TO 'warning'
+    AS $$
+DECLARE
+    written text;
+    refused text;
+BEGIN
+    EXECUTE format('CREATE TEMPORARY TABLE rowvec_probe (LIKE %s)', relation);
+    BEGIN
+        EXECUTE format('CREATE INDEX rowvec_probe_index ON pg_temp.rowvec_probe ' || index_form, expression);
+    EXCEPTION WHEN syntax_error_or_access_rule_violation OR feature_not_supported OR data_exception THEN
+        RAISE EXCEPTION 'The % can''t be used: %.', what, SQLERRM
+            USING ERRCODE = 'RV001', HINT = 'It may depend on the columns of its own row only, and not on the time; '
+                                            'functions and types outside pg_catalog need their schema.';
+    END;
+    SELECT coalesce(pg_get_expr(i.indpred, i.indrelid), pg_get_expr(i.indexprs, i.indrelid),
+                    quote_ident(rowvec.column_name(i.indrelid, i.indkey[0]))) INTO written
+    FROM pg_index i WHERE i.indexrelid = 'pg_temp.rowvec_probe_index'::regclass;
+    SELECT min(p.oid::regprocedure::text) INTO refused
+    FROM pg_depend d
+    LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
+    JOIN pg_proc p ON p.oid = CASE WHEN d.refclassid = 'pg_proc'::regclass THEN d.refobjid ELSE o.oprcode END
+    WHERE d.classid = 'pg_class'::regclass AND d.objid = 'pg_temp.rowvec_probe_index'::regclass
+      AND NOT has_function_privilege('public', p.oid, 'EXECUTE');
+    DROP TABLE pg_temp.rowvec_probe;
+    IF refused IS NOT NULL THEN
+        RAISE EXCEPTION 'The % calls %, which not everybody may execute.', what, refused
+            USING ERRCODE = 'RV001', HINT = 'Whoever writes to the table calls it: GRANT EXECUTE ON FUNCTION '
+                                            || refused || ' TO PUBLIC.';
+    END IF;
+    RETURN written;
+END $$;
+
+CREATE FUNCTION rowvec.check_key_column(relation regclass, number smallint) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    found record;
+BEGIN
+    SELECT a.attname, a.atttypid::regtype AS type, coalesce(b.oid, t.oid)::regtype AS base, t.typtype INTO found
+    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+    LEFT JOIN pg_type b ON b.oid = rowvec.base_type(a.atttypid)
+    WHERE a.attrelid = relation AND a.attnum = number;
+    IF found.typtype <> 'e' AND found.base NOT IN ('smallint', 'integer', 'bigint', 'uuid', 'text', 'varchar') THEN
+        RAISE EXCEPTION 'The key column "%" of % is a %.', found.attname, relation, found.type
+            USING ERRCODE = 'RV001', HINT = 'Keys can be integers, uuid, text, varchar and enums.';
+    END IF;
+END $$;
+
+CREATE FUNCTION rowvec.check_readable(watched rowvec.source) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF watched.paused_at IS NOT NULL THEN
+        RAISE EXCEPTION 'The source "%" is paused.', watched.content_type
+            USING ERRCODE = 'RV002', HINT = format('Go on with `rowvec resume %s`.', watched.content_type);
+    END IF;
+    PERFORM rowvec.check_columns(watched);
+    IF to_regclass(format('rowvec.%I', 'rows_' || watched.content_type)) IS NULL THEN
+        RAISE EXCEPTION 'The view rowvec.rows_% is gone.', watched.content_type
+            USING ERRCODE = 'RV002', HINT = 'Watch the table again: a column that the condition or the text needs '
+                                            'was dropped with all that depends on it.';
+    END IF;
+END $$;
+
 CREATE FUNCTION rowvec.check_settings(wanted rowvec.source) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -144,9 +261,13 @@ BEGIN
         RAISE EXCEPTION 'The content type "%" can''t be used.', wanted.content_type
             USING ERRCODE = 'RV001', HINT = 'A small letter, then small letters, digits and _: at most 40 in all.';
     END IF;
-    IF (wanted.chunking IN ('none', 'characters')) IS NOT TRUE THEN
+    IF (wanted.urgent_rows >= 1) IS NOT TRUE THEN
+        RAISE EXCEPTION 'A transaction must be able to bring 1 urgent row at least, not %.', wanted.urgent_rows
+            USING ERRCODE = 'RV001';
+    END IF;
+    IF (wanted.chunking IN ('none', 'characters', 'markdown')) IS NOT TRUE THEN
         RAISE EXCEPTION 'There is no chunking "%".', wanted.chunking
-            USING ERRCODE = 'RV001', HINT = 'It can be none or characters.';
+            USING ERRCODE = 'RV001', HINT = 'It can be none, characters or markdown.';
     END IF;
     IF (wanted.chunk_characters BETWEEN 50 AND 100000) IS NOT TRUE THEN
         RAISE EXCEPTION 'A chunk can have 50 to 100,000 characters, not %.', wanted.chunk_characters
@@ -160,6 +281,21 @@ BEGIN
         RAISE EXCEPTION 'Whether writers may notify must be true or false.' USING ERRCODE = 'RV001';
     END IF;
 END $_$;
+
+CREATE FUNCTION rowvec.check_table(relation regclass) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_class c
+                   WHERE c.oid = relation AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't') THEN
+        RAISE EXCEPTION '% is no table that can be watched.', coalesce(relation::text, 'NULL')
+            USING ERRCODE = 'RV001', HINT = 'Views, foreign and temporary tables can''t be watched.';
+    END IF;
+    IF EXISTS (SELECT FROM pg_class c WHERE c.oid = relation AND c.relnamespace = 'rowvec'::regnamespace) THEN
+        RAISE EXCEPTION '% is one of rowvec''s own tables.', relation USING ERRCODE = 'RV001';
+    END IF;
+END $$;
 
 CREATE FUNCTION rowvec.check_template(template text, columns text[]) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
@@ -183,6 +319,32 @@ BEGIN
     END LOOP;
 END $$;
 
+CREATE FUNCTION rowvec.check_text(wanted rowvec.source, columns text[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF cardinality(columns) > (SELECT count(*) FROM (SELECT DISTINCT unnest(columns)) AS different) THEN
+        RAISE EXCEPTION 'A column was given twice.' USING ERRCODE = 'RV001';
+    END IF;
+    IF wanted.text_function IS NOT NULL THEN
+        PERFORM rowvec.check_text_function(wanted.relation, wanted.text_function);
+        IF wanted.template IS NOT NULL THEN
+            RAISE EXCEPTION 'A text function makes the whole text: there is no template beside it.'
+                USING ERRCODE = 'RV001';
+        END IF;
+        RETURN;
+    END IF;
+    IF coalesce(cardinality(columns), 0) = 0 THEN
+        RAISE EXCEPTION 'No columns to embed were given.' USING ERRCODE = 'RV001';
+    END IF;
+    IF jsonb_array_length(wanted.depends_on) > 0 THEN
+        RAISE EXCEPTION 'Only the text of a text function can depend on other tables.' USING ERRCODE = 'RV001';
+    END IF;
+    PERFORM rowvec.check_text_column(wanted.relation, number) FROM unnest(wanted.text_columns) AS number;
+    PERFORM rowvec.check_template(wanted.template, columns);
+END $$;
+
 CREATE FUNCTION rowvec.check_text_column(relation regclass, number smallint) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -193,13 +355,27 @@ BEGIN
     SELECT a.attname, a.atttypid::regtype AS type,
            coalesce(element.typcategory, t.typcategory) AS category,
            coalesce(element.oid, t.oid) IN ('json'::regtype, 'jsonb'::regtype) AS is_json INTO found
-    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-    LEFT JOIN pg_type element ON element.oid = t.typelem AND t.typcategory = 'A'
+    FROM pg_attribute a JOIN pg_type t ON t.oid = rowvec.base_type(a.atttypid)
+    LEFT JOIN pg_type element ON element.oid = rowvec.base_type(t.typelem) AND t.typcategory = 'A'
     WHERE a.attrelid = relation AND a.attnum = number;
-    IF found.category NOT IN ('S', 'N') AND NOT found.is_json THEN
+    IF found.category NOT IN ('S', 'N', 'E') AND NOT found.is_json THEN
         RAISE EXCEPTION 'The column "%" of % is a %, which has no text to embed.',
             found.attname, relation, found.type
-            USING ERRCODE = 'RV001', HINT = 'Columns can be text, varchar, numbers, json, jsonb and arrays.';
+            USING ERRCODE = 'RV001', HINT = 'Columns can be text, varchar, enums, numbers, json, jsonb and arrays.';
+    END IF;
+END $$;
+
+CREATE FUNCTION rowvec.check_text_function(relation regclass, called regproc) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM pg_proc p JOIN pg_class c ON c.oid = relation
+        WHERE p.oid = called AND p.prokind = 'f' AND NOT p.proretset AND p.pronargs = 1
+          AND p.proargtypes[0] = c.reltype AND p.prorettype IN ('text'::regtype, 'varchar'::regtype)) THEN
+        RAISE EXCEPTION '%() does not make a text of a row of %.', called, relation
+            USING ERRCODE = 'RV001', HINT = format('Its form is %s(%s) RETURNS text.', called, relation);
     END IF;
 END $$;
 
@@ -209,6 +385,14 @@ CREATE FUNCTION rowvec.column_name(relation regclass, number smallint) RETURNS t
     AS $$
     SELECT a.attname FROM pg_attribute a
     WHERE a.attrelid = relation AND a.attnum = number AND NOT a.attisdropped
+$$;
+
+CREATE FUNCTION rowvec.column_names(relation regclass, numbers smallint[]) RETURNS text[]
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT ARRAY(SELECT rowvec.column_name(relation, number)
+                 FROM unnest(numbers) WITH ORDINALITY AS given (number, position) ORDER BY position)
 $$;
 
 CREATE FUNCTION rowvec.column_number(relation regclass, column_name text) RETURNS smallint
@@ -226,15 +410,76 @@ BEGIN
     RETURN number;
 END $$;
 
-CREATE FUNCTION rowvec.create_trigger_function(name text, body text) RETURNS void
+CREATE FUNCTION rowvec.column_numbers(relation regclass, column_names text[]) RETURNS smallint[]
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT ARRAY(SELECT rowvec.column_number(relation, name)
+                 FROM unnest(column_names) WITH ORDINALITY AS given (name, position) ORDER BY position)
+$$;
+
+CREATE FUNCTION rowvec.content_id(relation regclass, keys smallint[], alias text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT CASE cardinality(keys) WHEN 1 THEN min(format('%s.%I::text', alias, name))
+           ELSE format('jsonb_build_array(%s)::text', string_agg(format('%s.%I', alias, name), ', ' ORDER BY position)) END
+    FROM unnest(rowvec.column_names(relation, keys)) WITH ORDINALITY AS given (name, position)
+$$;
+
+CREATE FUNCTION rowvec.create_dependency_triggers(watched rowvec.source, number integer) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+DECLARE
+    dependency jsonb := watched.depends_on -> (number - 1);
+    relation regclass := dependency ->> 'table';
+    expression text := dependency ->> 'content_id';
+    tables regclass[] := ARRAY(SELECT rowvec.watched_tables(relation));
+    by_row boolean := rowvec.fires_by_row(relation);
+    suffix text := '_' || watched.content_type;
+    prefix text := 'dependency_' || number || '_';
+    append text := format('PERFORM rowvec.append_changes_v1(%L, array_remove(%%s, NULL), %s::smallint, ''write'', %L, %s);',
+                          watched.content_type, watched.priority, watched.notify, watched.urgent_rows);
+    old_id text := rowvec.over_row(relation, expression, 'old') || '::text';
+    new_id text := rowvec.over_row(relation, expression, 'new') || '::text';
+    row_ids text := format('ARRAY(SELECT DISTINCT %s::text FROM rows AS r)', rowvec.over_row(relation, expression, 'r'));
+BEGIN
+    PERFORM rowvec.create_trigger(
+        prefix || 'insert' || suffix, 'INSERT', tables,
+        CASE WHEN by_row THEN 'FOR EACH ROW' ELSE 'REFERENCING NEW TABLE AS rows FOR EACH STATEMENT' END,
+        format(append, CASE WHEN by_row THEN format('ARRAY[%s]', new_id) ELSE row_ids END));
+    PERFORM rowvec.create_trigger(
+        prefix || 'delete' || suffix, 'DELETE', tables,
+        CASE WHEN by_row THEN 'FOR EACH ROW' ELSE 'REFERENCING OLD TABLE AS rows FOR EACH STATEMENT' END,
+        format(append, CASE WHEN by_row THEN format('ARRAY[%s]', old_id) ELSE row_ids END));
+    PERFORM rowvec.create_trigger(
+        prefix || 'update' || suffix, 'UPDATE', tables,
+        format('FOR EACH ROW WHEN (%s IS DISTINCT FROM %s OR %s)', old_id, new_id, rowvec.differs(
+            relation, rowvec.column_numbers(relation, ARRAY(SELECT jsonb_array_elements_text(dependency -> 'columns'))))),
+        format(append, format('ARRAY(SELECT DISTINCT unnest(ARRAY[%s, %s]))', old_id, new_id)));
+    -- A change without an id asks for all rows.
+    PERFORM rowvec.create_trigger(
+        prefix || 'truncate' || suffix, 'TRUNCATE', tables, 'FOR EACH STATEMENT',
+        format('PERFORM rowvec.append_changes_v1(%L, ARRAY[NULL]::text[], %s::smallint, ''write'', %L);',
+               watched.content_type, watched.priority, watched.notify));
+END $$;
+
+CREATE FUNCTION rowvec.create_trigger(name text, event text, tables regclass[], granularity text, body text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    relation regclass;
 BEGIN
     EXECUTE format(
         'CREATE FUNCTION rowvec.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER '
-        'SET search_path = pg_catalog, pg_temp AS %L', name, format(E'BEGIN\n%s\nRETURN NULL;\nEND', body));
-    EXECUTE format('REVOKE ALL ON FUNCTION rowvec.%I() FROM PUBLIC', name);
+        'SET search_path = pg_catalog, pg_temp AS %L', 'on_' || name, format(E'BEGIN\n%s\nRETURN NULL;\nEND', body));
+    EXECUTE format('REVOKE ALL ON FUNCTION rowvec.%I() FROM PUBLIC', 'on_' || name);
+    FOREACH relation IN ARRAY tables LOOP
+        EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s %s EXECUTE FUNCTION rowvec.%I()',
+                       'rowvec_' || name, event, relation, granularity, 'on_' || name);
+    END LOOP;
 END $$;
 
 CREATE FUNCTION rowvec.create_triggers(watched rowvec.source) RETURNS void
@@ -243,64 +488,104 @@ CREATE FUNCTION rowvec.create_triggers(watched rowvec.source) RETURNS void
     AS $$
 DECLARE
     type text := watched.content_type;
-    key text := rowvec.column_name(watched.relation, watched.key_columns[1]);
-    moved text := rowvec.differs(watched.relation, array_remove(watched.key_columns || watched.owner_column, NULL));
-    append text := format('PERFORM rowvec.append_changes_v1(%L, %%s, %s::smallint, ''write'', %L);',
-                          type, watched.priority, watched.notify);
-    remove text := format('PERFORM rowvec.remove_rows_v1(%L, %%s, %s::smallint, %L);',
-                          type, watched.priority, watched.notify);
+    relation regclass := watched.relation;
+    tables regclass[] := ARRAY(SELECT rowvec.watched_tables(relation));
+    by_row boolean := rowvec.fires_by_row(relation);
+    append text := format('PERFORM rowvec.append_changes_v1(%L, %%s, %s::smallint, ''write'', %L, %s);',
+                          type, watched.priority, watched.notify, watched.urgent_rows);
+    remove text := format('PERFORM rowvec.remove_rows_v1(%L, %%s, %s::smallint, %L, %s);',
+                          type, watched.priority, watched.notify, watched.urgent_rows);
+    old_id text := rowvec.content_id(relation, watched.key_columns, 'OLD');
+    new_id text := rowvec.content_id(relation, watched.key_columns, 'NEW');
+    row_id text := rowvec.content_id(relation, watched.key_columns, 'r');
+    held text := coalesce(rowvec.over_row(relation, watched.condition, 'old') || ' IS TRUE', 'true');
+    holds text := coalesce(rowvec.over_row(relation, watched.condition, 'new') || ' IS TRUE', 'true');
+    moves text := rowvec.differs(relation, watched.key_columns || watched.owner_column);
+    changes text := rowvec.differs(relation, watched.text_columns);
 BEGIN
-    PERFORM rowvec.create_trigger_function(
-        'on_insert_' || type, format(append, format('ARRAY(SELECT n.%I::text FROM new_rows n)', key)));
-    PERFORM rowvec.create_trigger_function(
-        'on_delete_' || type, format(remove, format('ARRAY(SELECT o.%I::text FROM old_rows o)', key)));
-    PERFORM rowvec.create_trigger_function('on_update_' || type, format(append, format('ARRAY[NEW.%I::text]', key)));
-    -- A changed key or owner takes the old row out of search at once; the new one is embedded as any other.
-    PERFORM rowvec.create_trigger_function('on_move_' || type, format(E'%s\n%s',
-        format(remove, format('ARRAY[OLD.%I::text]', key)), format(append, format('ARRAY[NEW.%I::text]', key))));
-
-    EXECUTE format('CREATE TRIGGER %I AFTER INSERT ON %s REFERENCING NEW TABLE AS new_rows '
-                   'FOR EACH STATEMENT EXECUTE FUNCTION rowvec.%I()',
-                   'rowvec_insert_' || type, watched.relation, 'on_insert_' || type);
-    EXECUTE format('CREATE TRIGGER %I AFTER DELETE ON %s REFERENCING OLD TABLE AS old_rows '
-                   'FOR EACH STATEMENT EXECUTE FUNCTION rowvec.%I()',
-                   'rowvec_delete_' || type, watched.relation, 'on_delete_' || type);
+    -- A statement's trigger has no WHEN over columns: it appends all, and the reader applies the condition.
+    IF by_row THEN
+        PERFORM rowvec.create_trigger('insert_' || type, 'INSERT', tables, format('FOR EACH ROW WHEN (%s)', holds),
+                                      format(append, format('ARRAY[%s]', new_id)));
+        PERFORM rowvec.create_trigger('delete_' || type, 'DELETE', tables, format('FOR EACH ROW WHEN (%s)', held),
+                                      format(remove, format('ARRAY[%s]', old_id)));
+    ELSE
+        PERFORM rowvec.create_trigger(
+            'insert_' || type, 'INSERT', tables, 'REFERENCING NEW TABLE AS rows FOR EACH STATEMENT',
+            format(append, format('ARRAY(SELECT %s FROM rows r)', row_id)));
+        PERFORM rowvec.create_trigger(
+            'delete_' || type, 'DELETE', tables, 'REFERENCING OLD TABLE AS rows FOR EACH STATEMENT',
+            format(remove, format('ARRAY(SELECT %s FROM rows r)', row_id)));
+    END IF;
     -- Not UPDATE OF: a column that a BEFORE trigger changes is not in the statement's list.
-    EXECUTE format('CREATE TRIGGER %I AFTER UPDATE ON %s FOR EACH ROW WHEN (NOT (%s) AND (%s)) '
-                   'EXECUTE FUNCTION rowvec.%I()', 'rowvec_update_' || type, watched.relation,
-                   moved, rowvec.differs(watched.relation, watched.text_columns), 'on_update_' || type);
-    EXECUTE format('CREATE TRIGGER %I AFTER UPDATE ON %s FOR EACH ROW WHEN (%s) '
-                   'EXECUTE FUNCTION rowvec.%I()', 'rowvec_move_' || type, watched.relation, moved,
-                   'on_move_' || type);
+    PERFORM rowvec.create_trigger(
+        'update_' || type, 'UPDATE', tables,
+        format('FOR EACH ROW WHEN (NOT (%s) AND (%s OR NOT (%s)) AND %s)', moves, changes, held, holds),
+        format(append, format('ARRAY[%s]', new_id)));
+    -- A changed key or owner takes the old row out of search at once; the new one is embedded as any other.
+    PERFORM rowvec.create_trigger(
+        'move_' || type, 'UPDATE', tables, format('FOR EACH ROW WHEN ((%s) AND (%s OR %s))', moves, held, holds),
+        format(remove, format('ARRAY[%s]', old_id)) || E'\n' || format(append, format('ARRAY[%s]', new_id)));
+    IF watched.condition IS NOT NULL THEN
+        PERFORM rowvec.create_trigger(
+            'lose_' || type, 'UPDATE', tables, format('FOR EACH ROW WHEN (NOT (%s) AND %s AND NOT (%s))', moves, held, holds),
+            format(remove, format('ARRAY[%s]', old_id)));
+    END IF;
+    PERFORM rowvec.create_trigger(
+        'truncate_' || type, 'TRUNCATE', tables, 'FOR EACH STATEMENT',
+        format('PERFORM rowvec.remove_all_v1(%L, %s::smallint, %L);', type, watched.priority, watched.notify));
+END $$;
+
+CREATE FUNCTION rowvec.create_view(watched rowvec.source) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    relation regclass := watched.relation;
+    owner text := 'new.' || quote_ident(rowvec.column_name(relation, watched.owner_column)) || '::text';
+    keys text;
+    fields text;
+BEGIN
+    SELECT string_agg(format('new.%I AS key_%s', rowvec.column_name(relation, number), position), ', ' ORDER BY position)
+    INTO keys FROM unnest(watched.key_columns) WITH ORDINALITY AS given (number, position);
+    SELECT string_agg(format(
+        CASE WHEN t.typcategory = 'A' OR t.oid IN ('json'::regtype, 'jsonb'::regtype)
+             THEN 'to_json(new.%I)' ELSE 'to_json(new.%I::text)' END, a.attname), ', ' ORDER BY given.position)
+    INTO fields FROM unnest(watched.text_columns) WITH ORDINALITY AS given (number, position)
+    JOIN pg_attribute a ON a.attrelid = relation AND a.attnum = given.number
+    JOIN pg_type t ON t.oid = rowvec.base_type(a.atttypid);
+    IF watched.text_function IS NOT NULL THEN
+        fields := format('%s(new)', watched.text_function);
+    END IF;
+    EXECUTE format('CREATE VIEW rowvec.%I AS SELECT %s, %s AS content_id, %s AS owner, json_build_array(%s)::text AS fields '
+                   'FROM %s AS new WHERE %s', 'rows_' || watched.content_type, keys,
+                   rowvec.content_id(relation, watched.key_columns, 'new'), coalesce(owner, 'NULL::text'), fields, relation,
+                   coalesce(watched.condition, 'true'));
+END $$;
+
+CREATE FUNCTION rowvec.detach(content_type text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET client_min_messages TO 'warning'
+    AS $$
+DECLARE
+    called regprocedure;
+BEGIN
+    FOR called IN SELECT * FROM rowvec.trigger_functions(content_type) LOOP
+        EXECUTE format('DROP FUNCTION %s CASCADE', called);
+    END LOOP;
+    EXECUTE format('DROP VIEW IF EXISTS rowvec.%I', 'rows_' || content_type);
 END $$;
 
 CREATE FUNCTION rowvec.differs(relation regclass, numbers smallint[]) RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
-    SELECT string_agg(format('OLD.%1$I::text COLLATE "C" IS DISTINCT FROM NEW.%1$I::text COLLATE "C"',
-                             rowvec.column_name(relation, number)), ' OR ')
+    SELECT coalesce(string_agg(format('OLD.%1$I::text COLLATE "C" IS DISTINCT FROM NEW.%1$I::text COLLATE "C"',
+                                      rowvec.column_name(relation, number)), ' OR '), 'false')
     FROM unnest(numbers) AS number
+    WHERE number IS NOT NULL
 $_$;
-
-CREATE FUNCTION rowvec.drop_triggers(watched text) RETURNS void
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-DECLARE
-    found record;
-BEGIN
-    FOR found IN
-        SELECT t.tgname, t.tgrelid::regclass AS relation FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
-        WHERE p.pronamespace = 'rowvec'::regnamespace AND t.tgname IN (
-            'rowvec_insert_' || watched, 'rowvec_update_' || watched, 'rowvec_move_' || watched,
-            'rowvec_delete_' || watched)
-    LOOP
-        EXECUTE format('DROP TRIGGER %I ON %s', found.tgname, found.relation);
-    END LOOP;
-    EXECUTE format('DROP FUNCTION IF EXISTS rowvec.%I(), rowvec.%I(), rowvec.%I(), rowvec.%I()',
-                   'on_insert_' || watched, 'on_update_' || watched, 'on_move_' || watched, 'on_delete_' || watched);
-END $$;
 
 CREATE FUNCTION rowvec.enqueue(content_type text, content_id text, priority integer DEFAULT NULL::integer, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -321,7 +606,62 @@ BEGIN
         RAISE EXCEPTION 'The priority must be 1 to 100, not %.', priority USING ERRCODE = 'RV001';
     END IF;
     PERFORM rowvec.append_changes_v1(
-        content_type, ARRAY[rowvec.canonical_id(found, content_id)], coalesce(priority, found.priority)::smallint, 'write', found.notify, at);
+        content_type, ARRAY[rowvec.canonical_id(found, content_id)], coalesce(priority, found.priority)::smallint,
+        'write', found.notify, found.urgent_rows, at);
+END $$;
+
+CREATE FUNCTION rowvec.find_function(name text) RETURNS regproc
+    LANGUAGE plpgsql STABLE
+    AS $$
+BEGIN
+    RETURN name::regproc;
+EXCEPTION WHEN undefined_function OR ambiguous_function OR invalid_name OR syntax_error OR invalid_schema_name THEN
+    RAISE EXCEPTION 'There is no single function %.', name
+        USING ERRCODE = 'RV001', HINT = 'Give its schema too; several functions of one name can''t be told apart.';
+END $$;
+
+CREATE FUNCTION rowvec.find_key(relation regclass, asked text[]) RETURNS smallint[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    wanted smallint[] := rowvec.column_numbers(relation, asked);
+    keys smallint[];
+    found integer;
+BEGIN
+    SELECT count(DISTINCT k.columns), min(k.columns) INTO found, keys FROM rowvec.list_keys(relation) k
+    WHERE CASE WHEN asked IS NOT NULL THEN k.columns @> wanted AND k.columns <@ wanted
+               ELSE k.is_primary OR NOT EXISTS (SELECT FROM rowvec.list_keys(relation) p WHERE p.is_primary) END;
+    IF asked IS NOT NULL AND found > 0 THEN
+        keys := wanted;
+    ELSIF asked IS NOT NULL THEN
+        RAISE EXCEPTION 'The columns (%) are no key of %.', array_to_string(asked, ', '), relation
+            USING ERRCODE = 'RV001', HINT = 'A key is a unique index, not deferrable, over columns that are NOT NULL.';
+    ELSIF found = 0 THEN
+        RAISE EXCEPTION 'The table % has no key.', relation
+            USING ERRCODE = 'RV001', HINT = 'Give it a primary key, or a unique index over columns that are NOT NULL: '
+                                            'rowvec finds a row again by its key.';
+    ELSIF found > 1 THEN
+        RAISE EXCEPTION 'The table % has no primary key but several others.', relation
+            USING ERRCODE = 'RV001', HINT = 'Name the columns of the one to use.';
+    END IF;
+    PERFORM rowvec.check_key_column(relation, number) FROM unnest(keys) AS number;
+    RETURN keys;
+END $$;
+
+CREATE FUNCTION rowvec.find_source(content_type text) RETURNS rowvec.source
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    found rowvec.source;
+BEGIN
+    SELECT * INTO found FROM rowvec.source s WHERE s.content_type = find_source.content_type FOR UPDATE;
+    IF found.content_type IS NULL THEN
+        RAISE EXCEPTION 'No source is watched as "%".', content_type
+            USING ERRCODE = 'RV001', HINT = 'See `rowvec sources`, or watch the table first.';
+    END IF;
+    RETURN found;
 END $$;
 
 CREATE FUNCTION rowvec.find_table(name text) RETURNS regclass
@@ -334,25 +674,187 @@ EXCEPTION WHEN undefined_table OR invalid_schema_name OR invalid_name OR syntax_
         USING ERRCODE = 'RV001', HINT = 'Give its schema too, and quote a name with capitals: public."Course".';
 END $$;
 
-CREATE FUNCTION rowvec.key_column(relation regclass) RETURNS smallint
+CREATE FUNCTION rowvec.fires_by_row(relation regclass) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT c.relkind = 'p' OR EXISTS (SELECT FROM pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent))
+    FROM pg_class c WHERE c.oid = relation
+$$;
+
+CREATE FUNCTION rowvec.forget_rows(content_type text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(1919907702, 1);
+    DELETE FROM rowvec.embedding_queue q WHERE q.content_type = forget_rows.content_type;
+    DELETE FROM rowvec.vector v WHERE v.content_type = forget_rows.content_type;
+    DELETE FROM rowvec.change c WHERE c.content_type = forget_rows.content_type;
+END $$;
+
+CREATE FUNCTION rowvec.key_types(watched rowvec.source) RETURNS text[]
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT ARRAY(SELECT a.atttypid::regtype::text
+                 FROM unnest(watched.key_columns) WITH ORDINALITY AS given (number, position)
+                 JOIN pg_attribute a ON a.attrelid = watched.relation AND a.attnum = number ORDER BY position)
+$$;
+
+CREATE FUNCTION rowvec.list_keys(relation regclass) RETURNS TABLE(columns smallint[], is_primary boolean)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT ARRAY(SELECT unnest(i.indkey[0:i.indnkeyatts - 1])), i.indisprimary
+    FROM pg_index i
+    WHERE i.indrelid = relation AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
+      AND NOT EXISTS (
+          SELECT FROM unnest(i.indkey[0:i.indnkeyatts - 1]) AS number
+          LEFT JOIN pg_attribute a ON a.attrelid = relation AND a.attnum = number AND a.attnum > 0
+          WHERE a.attnotnull IS NOT TRUE)
+$$;
+
+CREATE FUNCTION rowvec.list_page(watched rowvec.source) RETURNS text[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET row_security TO 'off'
+    AS $_$
+DECLARE
+    types text[] := rowvec.key_types(watched);
+    keys text;
+    after text;
+    same_row text;
+    ids text[];
+BEGIN
+    SELECT string_agg('v.key_' || position, ', ' ORDER BY position),
+           string_agg(format('$1[%s]::%s', position, type), ', ' ORDER BY position),
+           string_agg(format('new.%I = v.key_%s', rowvec.column_name(watched.relation, watched.key_columns[position]),
+                             position), ' AND ')
+    INTO keys, after, same_row FROM unnest(types) WITH ORDINALITY AS given (type, position);
+    -- The page's size stands in the text: as a parameter it would be estimated at a tenth of the table and the
+    -- plan would sort it whole for every page.
+    EXECUTE format(
+        'SELECT array_agg(page.content_id) FROM (SELECT v.content_id FROM rowvec.%I AS v %s WHERE %s ORDER BY %s LIMIT 1000) '
+        'AS page', 'rows_' || watched.content_type,
+        coalesce(format('JOIN %s AS new ON %s AND ' || watched.backfill_where, watched.relation, same_row), ''),
+        CASE WHEN watched.backfill_after IS NULL THEN 'true' ELSE format('(%s) > (%s)', keys, after) END, keys)
+    INTO ids USING rowvec.split_id(watched.backfill_after, cardinality(types));
+    RETURN ids;
+EXCEPTION WHEN undefined_column THEN
+    -- Renamed since that condition was in force: all rows, then.
+    watched.backfill_where := NULL;
+    RETURN rowvec.list_page(watched);
+END $_$;
+
+CREATE FUNCTION rowvec.missing_triggers(watched rowvec.source) RETURNS SETOF text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    WITH expected (relation, name) AS (
+        SELECT t.member, operation || '_' || watched.content_type
+        FROM rowvec.watched_tables(watched.relation) AS t (member)
+        CROSS JOIN unnest(ARRAY['insert', 'update', 'move', 'delete', 'truncate']
+                          || CASE WHEN watched.condition IS NOT NULL THEN 'lose' END) AS operation
+        WHERE operation IS NOT NULL
+        UNION ALL
+        SELECT t.member, format('dependency_%s_%s_%s', d.number, operation, watched.content_type)
+        FROM jsonb_array_elements(watched.depends_on) WITH ORDINALITY AS d (dependency, number)
+        CROSS JOIN LATERAL rowvec.watched_tables(to_regclass(d.dependency ->> 'table')) AS t (member)
+        CROSS JOIN unnest(ARRAY['insert', 'update', 'delete', 'truncate']) AS operation
+    )
+    SELECT format('rowvec_%s on %s', e.name, e.relation)
+    FROM expected e
+    WHERE NOT EXISTS (
+        SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+        -- A dependency that was renamed is known by its trigger only.
+        WHERE t.tgrelid = coalesce(e.relation, t.tgrelid) AND t.tgenabled IN ('O', 'A')
+          AND p.pronamespace = 'rowvec'::regnamespace AND p.proname = 'on_' || e.name)
+    ORDER BY 1
+$$;
+
+CREATE FUNCTION rowvec.over_row(relation regclass, expression text, alias text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    written text;
+BEGIN
+    IF expression IS NULL THEN
+        RETURN NULL;
+    END IF;
+    EXECUTE format('CREATE TEMPORARY VIEW rowvec_expression AS SELECT (%s) AS value FROM %s AS %I '
+                   'CROSS JOIN (SELECT) AS alone', expression, relation, alias);
+    written := pg_get_viewdef('pg_temp.rowvec_expression'::regclass);
+    DROP VIEW pg_temp.rowvec_expression;
+    RETURN '(' || substring(written FROM '^ SELECT (.*) AS value\n   FROM ') || ')';
+END $$;
+
+CREATE FUNCTION rowvec.pause(content_type text) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+    watched rowvec.source := rowvec.find_source(content_type);
+    seen regclass := to_regclass(format('rowvec.%I', 'rows_' || content_type));
+BEGIN
+    IF watched.paused_at IS NOT NULL THEN
+        RETURN false;
+    END IF;
+    -- The view knows today's names of the columns.
+    UPDATE rowvec.source s
+    SET paused_at = now(), updated_at = now(),
+        condition = CASE WHEN s.condition IS NOT NULL AND seen IS NOT NULL
+                         THEN substring(pg_get_viewdef(seen) FROM '\n  WHERE (.*);$') ELSE s.condition END
+    WHERE s.content_type = pause.content_type;
+    PERFORM rowvec.detach(content_type);
+    RETURN true;
+END $_$;
+
+CREATE FUNCTION rowvec.plan_backfill(old rowvec.source, new rowvec.source) RETURNS rowvec.source
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-    key smallint[];
-    type regtype;
+    harmless text[] := ARRAY['priority', 'urgent_rows', 'notify', 'condition', 'paused_at', 'backfilled', 'backfill_after',
+                             'backfill_where', 'swept', 'sweep_after', 'created_at', 'updated_at'];
+    all_again boolean := old.content_type IS NULL OR old.paused_at IS NOT NULL
+        OR (to_jsonb(old) - harmless) <> (to_jsonb(new) - harmless)
+        OR EXISTS (SELECT FROM rowvec.missing_triggers(old));
+    other_rows boolean := old.condition IS DISTINCT FROM new.condition;
 BEGIN
-    SELECT c.conkey INTO key FROM pg_constraint c WHERE c.conrelid = relation AND c.contype = 'p';
-    IF cardinality(key) IS DISTINCT FROM 1 THEN
-        RAISE EXCEPTION 'The table % has no primary key of a single column.', relation
-            USING ERRCODE = 'RV001', HINT = 'Give it one: rowvec finds a row again by its key.';
+    new.swept := old.content_type IS NULL OR (old.swept AND NOT all_again AND NOT other_rows);
+    new.sweep_after := CASE WHEN NOT all_again AND NOT other_rows THEN old.sweep_after END;
+    new.backfilled := NOT all_again AND NOT other_rows AND old.backfilled;
+    IF NOT all_again AND NOT other_rows THEN
+        new.backfill_after := old.backfill_after;
+        new.backfill_where := old.backfill_where;
+    ELSIF NOT all_again AND old.backfilled THEN
+        new.backfill_where := format('(%s) IS NOT TRUE', coalesce(old.condition, 'true'));
     END IF;
-    SELECT a.atttypid INTO type FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum = key[1];
-    IF type NOT IN ('smallint', 'integer', 'bigint', 'uuid', 'text', 'varchar') THEN
-        RAISE EXCEPTION 'The key of % is a %.', relation, type
-            USING ERRCODE = 'RV001', HINT = 'Keys can be integers, uuid, text or varchar.';
+    RETURN new;
+END $$;
+
+CREATE FUNCTION rowvec.read_dependency(asked jsonb) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    relation regclass;
+    columns text[];
+BEGIN
+    IF jsonb_typeof(asked -> 'table') IS DISTINCT FROM 'string'
+        OR jsonb_typeof(asked -> 'columns') IS DISTINCT FROM 'array'
+        OR jsonb_typeof(asked -> 'content_id') IS DISTINCT FROM 'string' THEN
+        RAISE EXCEPTION 'A dependency can''t be read: %.', asked USING ERRCODE = 'RV001',
+            HINT = 'Its form is {"table": "public.comment", "columns": ["body"], "content_id": "post_id"}.';
     END IF;
-    RETURN key[1];
+    relation := rowvec.find_table(asked ->> 'table');
+    columns := ARRAY(SELECT jsonb_array_elements_text(asked -> 'columns'));
+    PERFORM rowvec.check_table(relation);
+    PERFORM rowvec.column_numbers(relation, columns);
+    RETURN jsonb_build_object('table', relation::text, 'columns', columns, 'content_id', rowvec.check_expression(
+        relation, asked ->> 'content_id', 'expression for the content id', '(((%s)::text))'));
 END $$;
 
 CREATE FUNCTION rowvec.read_rows(content_type text, content_ids text[]) RETURNS TABLE(content_id text, owner text, fields text)
@@ -362,28 +864,45 @@ CREATE FUNCTION rowvec.read_rows(content_type text, content_ids text[]) RETURNS 
     AS $_$
 DECLARE
     watched rowvec.source;
+    types text[];
+    keys text;
 BEGIN
     SELECT * INTO watched FROM rowvec.source s WHERE s.content_type = read_rows.content_type;
     PERFORM rowvec.check_readable(watched);
-    RETURN QUERY EXECUTE (
-        SELECT format(
-            'SELECT %1$I::text, %2$s, json_build_array(%3$s)::text FROM %4$s WHERE %1$I = ANY ($1::%5$s[])',
-            key.attname, coalesce(quote_ident(rowvec.column_name(watched.relation, watched.owner_column)) || '::text',
-                                  'NULL::text'),
-            (SELECT string_agg(format(
-                CASE WHEN t.typcategory = 'A' OR a.atttypid IN ('json'::regtype, 'jsonb'::regtype)
-                     THEN 'to_json(%I)' ELSE 'to_json(%I::text)' END, a.attname), ', ' ORDER BY given.position)
-             FROM unnest(watched.text_columns) WITH ORDINALITY AS given (number, position)
-             JOIN pg_attribute a ON a.attrelid = watched.relation AND a.attnum = given.number
-             JOIN pg_type t ON t.oid = a.atttypid),
-            watched.relation, key.atttypid::regtype)
-        FROM pg_attribute key WHERE key.attrelid = watched.relation AND key.attnum = watched.key_columns[1])
-    USING content_ids;
+    types := rowvec.key_types(watched);
+    SELECT string_agg(format('(rowvec.split_id(i, %s))[%s]::%s AS key_%s', cardinality(types), position, type, position),
+                      ', ' ORDER BY position)
+    INTO keys FROM unnest(types) WITH ORDINALITY AS given (type, position);
+    BEGIN
+        EXECUTE format('SELECT count(*) FROM (SELECT %s FROM unnest($1) AS i OFFSET 0) AS k WHERE k IS NULL', keys)
+        USING content_ids;
+    EXCEPTION WHEN data_exception THEN
+        RAISE EXCEPTION '%', SQLERRM USING ERRCODE = 'RV003';
+    END;
+    -- Cast to the key's types, not the key to text: that would be a scan.
+    RETURN QUERY EXECUTE CASE cardinality(types)
+        WHEN 1 THEN format('SELECT v.content_id, v.owner, v.fields FROM rowvec.%I v WHERE v.key_1 = ANY ($1::%s[])',
+                           'rows_' || content_type, types[1])
+        ELSE format('SELECT v.content_id, v.owner, v.fields FROM (SELECT %s FROM unnest($1) AS i OFFSET 0) AS k '
+                    'JOIN rowvec.%I v USING (%s)', keys, 'rows_' || content_type,
+                    (SELECT string_agg('key_' || n, ', ') FROM generate_series(1, cardinality(types)) AS n))
+    END USING content_ids;
 END $_$;
 
-CREATE FUNCTION rowvec.remove_rows_v1(content_type text, content_ids text[], priority smallint, wake boolean) RETURNS void
+CREATE FUNCTION rowvec.remove_all_v1(content_type text, priority smallint, wake boolean) RETURNS void
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+BEGIN
+    IF current_setting('transaction_isolation') = 'read committed' THEN
+        PERFORM rowvec.void_items(content_type);
+        DELETE FROM rowvec.vector v WHERE v.content_type = remove_all_v1.content_type;
+    END IF;
+    PERFORM rowvec.append_changes_v1(content_type, ARRAY[NULL]::text[], priority, 'remove', wake);
+END $$;
+
+CREATE FUNCTION rowvec.remove_rows_v1(content_type text, content_ids text[], priority smallint, wake boolean, urgent_rows integer) RETURNS void
+    LANGUAGE plpgsql
     SET enable_seqscan TO 'off'
     AS $$
 BEGIN
@@ -398,7 +917,55 @@ BEGIN
         DELETE FROM rowvec.vector v
         WHERE v.content_type = remove_rows_v1.content_type AND v.content_id = ANY (content_ids);
     END IF;
-    PERFORM rowvec.append_changes_v1(content_type, content_ids, priority, 'remove', wake);
+    PERFORM rowvec.append_changes_v1(content_type, content_ids, priority, 'remove', wake, urgent_rows);
+END $$;
+
+CREATE FUNCTION rowvec.resume(content_type text) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    watched rowvec.source := rowvec.find_source(content_type);
+BEGIN
+    IF watched.paused_at IS NULL THEN
+        RETURN false;
+    END IF;
+    PERFORM rowvec.check_columns(watched);
+    watched.condition := rowvec.check_expression(watched.relation, watched.condition, 'condition', '((true)) WHERE (%s)')
+        WHERE watched.condition IS NOT NULL;
+    watched.paused_at := NULL;
+    watched.backfilled := false;
+    watched.backfill_after := NULL;
+    watched.backfill_where := NULL;
+    watched.swept := false;
+    watched.sweep_after := NULL;
+    watched.updated_at := now();
+    PERFORM rowvec.rewatch(watched, watched);
+    RETURN true;
+END $$;
+
+CREATE FUNCTION rowvec.rewatch(old rowvec.source, new rowvec.source) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM rowvec.detach(new.content_type);
+    DELETE FROM rowvec.source s WHERE s.content_type = new.content_type;
+    INSERT INTO rowvec.source SELECT new.*;
+    PERFORM rowvec.attach(new);
+    PERFORM rowvec.try_text(new) WHERE new.text_function IS NOT NULL;
+    IF old.relation <> new.relation OR old.key_columns <> new.key_columns THEN
+        -- Its rows have other ids from now on.
+        PERFORM rowvec.forget_rows(new.content_type);
+    ELSIF NOT new.backfilled AND old.content_type IS NOT NULL THEN
+        -- What is being worked on was read as the source was before.
+        PERFORM rowvec.void_items(new.content_type);
+    END IF;
+    IF old.owner_column IS DISTINCT FROM new.owner_column AND old.content_type IS NOT NULL THEN
+        -- Nobody's until they are read again: never the former owner's.
+        UPDATE rowvec.vector v SET owner = NULL WHERE v.content_type = new.content_type AND v.owner IS NOT NULL;
+    END IF;
+    PERFORM pg_notify('rowvec', '');
 END $$;
 
 CREATE FUNCTION rowvec.search(query text, embedding public.vector, owner text, content_types text[] DEFAULT NULL::text[], model text DEFAULT NULL::text, max_results integer DEFAULT 10) RETURNS TABLE(content_type text, content_id text, chunk_index integer, chunk_text text, score double precision)
@@ -444,83 +1011,151 @@ BEGIN
     $q$, 'vector_' || chosen.name) USING embedding, owner, content_types, max_results;
 END $_$;
 
+CREATE FUNCTION rowvec.split_id(content_id text, parts integer) RETURNS text[]
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT CASE parts WHEN 1 THEN ARRAY[content_id]
+           ELSE ARRAY(SELECT jsonb_array_elements_text(content_id::jsonb)) END
+$$;
+
+CREATE FUNCTION rowvec.sweep_page(watched rowvec.source) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    ids text[];
+    gone text[];
+BEGIN
+    SELECT array_agg(page.content_id) INTO ids FROM (
+        SELECT DISTINCT v.content_id FROM rowvec.vector v
+        WHERE v.content_type = watched.content_type AND v.content_id > coalesce(watched.sweep_after, '')
+        ORDER BY v.content_id LIMIT 1000) AS page;
+    BEGIN
+        gone := ARRAY(SELECT unnest(ids) EXCEPT SELECT r.content_id FROM rowvec.read_rows(watched.content_type, ids) r);
+    EXCEPTION WHEN SQLSTATE 'RV003' THEN
+        -- The key has another type since, which some of the ids can't be. Rows that are there after all are embedded
+        -- again.
+        gone := ids;
+    END;
+    PERFORM rowvec.append_changes_v1(watched.content_type, gone, watched.priority, 'remove', false);
+    UPDATE rowvec.source s
+    SET swept = ids IS NULL, sweep_after = coalesce(ids[cardinality(ids)], s.sweep_after), updated_at = now()
+    WHERE s.content_type = watched.content_type;
+    RETURN coalesce(cardinality(ids), 0);
+END $$;
+
+CREATE FUNCTION rowvec.trigger_functions(content_type text) RETURNS SETOF regprocedure
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+    SELECT p.oid::regprocedure FROM pg_proc p
+    WHERE p.pronamespace = 'rowvec'::regnamespace AND p.prorettype = 'trigger'::regtype
+      AND p.proname ~ ('^on_(dependency_[0-9]+_)?(insert|update|move|lose|delete|truncate)_' || content_type || '$')
+$_$;
+
+CREATE FUNCTION rowvec.try_text(watched rowvec.source) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    fields text;
+BEGIN
+    EXECUTE format('SELECT fields FROM rowvec.%I LIMIT 1', 'rows_' || watched.content_type) INTO fields;
+EXCEPTION WHEN syntax_error_or_access_rule_violation THEN
+    RAISE EXCEPTION 'The function %() fails: %.', watched.text_function, SQLERRM
+        USING ERRCODE = 'RV001', HINT = 'It is called with the search_path pg_catalog: give it one of its own '
+                                        '(ALTER FUNCTION ... SET search_path = public), or name the schemas.';
+END $$;
+
 CREATE FUNCTION rowvec.unwatch(content_type text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
+    PERFORM rowvec.find_source(content_type);
     DELETE FROM rowvec.source s WHERE s.content_type = unwatch.content_type;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'No source is watched as "%".', content_type
-            USING ERRCODE = 'RV001', HINT = 'See `rowvec sources`.';
-    END IF;
-    PERFORM rowvec.drop_triggers(content_type);
-    PERFORM pg_advisory_xact_lock(1919907702, 1);
-    DELETE FROM rowvec.embedding_queue q WHERE q.content_type = unwatch.content_type;
-    DELETE FROM rowvec.vector v WHERE v.content_type = unwatch.content_type;
-    DELETE FROM rowvec.change c WHERE c.content_type = unwatch.content_type;
+    PERFORM rowvec.detach(content_type);
+    PERFORM rowvec.forget_rows(content_type);
 END $$;
 
-CREATE FUNCTION rowvec.watch(relation regclass, content_type text, columns text[], priority integer DEFAULT 3, template text DEFAULT NULL::text, owner_column text DEFAULT NULL::text, chunking text DEFAULT 'none'::text, chunk_characters integer DEFAULT 1500, chunk_overlap integer DEFAULT 0, notify boolean DEFAULT true) RETURNS boolean
+CREATE FUNCTION rowvec.void_items(content_type text) RETURNS void
+    LANGUAGE sql
+    AS $$
+    UPDATE rowvec.embedding_queue q
+    SET status = 'queued', token = NULL, daemon = NULL, lease_expires_at = NULL,
+        generation = nextval('rowvec.generation'), updated_at = now()
+    WHERE q.status = 'processing' AND q.content_type = void_items.content_type
+$$;
+
+CREATE FUNCTION rowvec.watch(relation regclass, content_type text, columns text[] DEFAULT NULL::text[], priority integer DEFAULT 3, template text DEFAULT NULL::text, owner_column text DEFAULT NULL::text, chunking text DEFAULT 'none'::text, chunk_characters integer DEFAULT 1500, chunk_overlap integer DEFAULT 0, notify boolean DEFAULT true, key text[] DEFAULT NULL::text[], condition text DEFAULT NULL::text, text_function regproc DEFAULT NULL::regproc, depends_on jsonb DEFAULT '[]'::jsonb, urgent_rows integer DEFAULT 1000) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-    plain boolean := (SELECT c.relkind = 'r' AND c.relpersistence <> 't' FROM pg_class c WHERE c.oid = relation);
+    bookkeeping text[] := ARRAY['backfilled', 'backfill_after', 'backfill_where', 'swept', 'sweep_after', 'created_at',
+                                'updated_at'];
     old rowvec.source;
     new rowvec.source;
 BEGIN
-    IF plain IS NOT TRUE OR EXISTS (SELECT FROM pg_inherits i WHERE relation IN (i.inhrelid, i.inhparent)) THEN
-        RAISE EXCEPTION '% is not a plain table.', relation
-            USING ERRCODE = 'RV001', HINT = 'Views, partitioned, inherited and temporary tables can''t be watched.';
-    END IF;
+    PERFORM rowvec.check_table(relation);
     IF (priority BETWEEN 1 AND 100) IS NOT TRUE THEN
         RAISE EXCEPTION 'The priority must be 1 to 100, not %.', priority USING ERRCODE = 'RV001';
     END IF;
-    IF cardinality(columns) IS NULL OR cardinality(columns) = 0 THEN
-        RAISE EXCEPTION 'No columns to embed were given.' USING ERRCODE = 'RV001';
-    END IF;
-    IF cardinality(columns) > (SELECT count(*) FROM (SELECT DISTINCT unnest(columns)) AS different) THEN
-        RAISE EXCEPTION 'A column was given twice.' USING ERRCODE = 'RV001';
-    END IF;
     -- Locked first, so that a backfill passes the source over instead of meeting us at the table.
     SELECT * INTO old FROM rowvec.source s WHERE s.content_type = watch.content_type FOR UPDATE;
-    IF old.relation <> watch.relation THEN
+    IF old.relation <> watch.relation AND EXISTS (SELECT FROM pg_class c WHERE c.oid = old.relation) THEN
         RAISE EXCEPTION '"%" is already the content type of %.', content_type, old.relation
             USING ERRCODE = 'RV001', HINT = 'Choose another content type, or unwatch that table first.';
     END IF;
 
     new.content_type := content_type;
     new.relation := relation;
-    new.key_columns := ARRAY[rowvec.key_column(relation)];
-    new.text_columns := ARRAY(SELECT rowvec.column_number(relation, name) FROM unnest(columns) WITH ORDINALITY
-                              AS given (name, position) ORDER BY position);
-    new.labels := columns;
+    new.key_columns := rowvec.find_key(relation, key);
+    new.text_columns := rowvec.column_numbers(relation, columns);
+    new.labels := CASE WHEN text_function IS NULL THEN columns ELSE ARRAY['text'] END;
     new.owner_column := CASE WHEN owner_column IS NOT NULL THEN rowvec.column_number(relation, owner_column) END;
     new.template := template;
+    new.text_function := text_function;
     new.priority := priority;
+    new.urgent_rows := urgent_rows;
     new.chunking := chunking;
     new.chunk_characters := chunk_characters;
     new.chunk_overlap := chunk_overlap;
     new.notify := notify;
-    new.backfilled := false;
     new.created_at := coalesce(old.created_at, now());
     new.updated_at := now();
+    new.depends_on := (SELECT coalesce(jsonb_agg(rowvec.read_dependency(asked)), '[]')
+                       FROM jsonb_array_elements(watch.depends_on) AS asked);
     PERFORM rowvec.check_settings(new);
-    PERFORM rowvec.check_text_column(relation, number) FROM unnest(new.text_columns) AS number;
-    PERFORM rowvec.check_template(template, columns);
-    IF (to_jsonb(old) - ARRAY['backfilled', 'backfill_after', 'updated_at'])
-        = (to_jsonb(new) - ARRAY['backfilled', 'backfill_after', 'updated_at']) THEN
-        RETURN false;
+    PERFORM rowvec.check_text(new, columns);
+    new.template := CASE WHEN text_function IS NULL THEN template ELSE '{text}' END;
+    IF condition IS NOT NULL THEN
+        new.condition := rowvec.check_expression(relation, condition, 'condition', '((true)) WHERE (%s)');
     END IF;
 
-    DELETE FROM rowvec.source s WHERE s.content_type = watch.content_type;
-    INSERT INTO rowvec.source SELECT new.*;
-    PERFORM rowvec.drop_triggers(content_type);
-    PERFORM rowvec.create_triggers(new);
-    PERFORM pg_notify('rowvec', '');
+    IF (to_jsonb(old) - bookkeeping) = (to_jsonb(new) - bookkeeping)
+        AND NOT EXISTS (SELECT FROM rowvec.missing_triggers(old))
+        AND to_regclass(format('rowvec.%I', 'rows_' || content_type)) IS NOT NULL THEN
+        RETURN false;
+    END IF;
+    PERFORM rowvec.rewatch(old, rowvec.plan_backfill(old, new));
     RETURN true;
 END $$;
+
+CREATE FUNCTION rowvec.watched_tables(relation regclass) RETURNS SETOF regclass
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    WITH RECURSIVE tree (member) AS (
+        SELECT relation
+        UNION
+        SELECT i.inhrelid::regclass FROM tree t
+        JOIN pg_class c ON c.oid = t.member AND c.relkind = 'r'
+        JOIN pg_inherits i ON i.inhparent = t.member
+    )
+    SELECT t.member FROM tree t ORDER BY t.member
+$$;
 
 CREATE UNLOGGED SEQUENCE rowvec.awake_until
     START WITH 1
@@ -532,13 +1167,15 @@ CREATE UNLOGGED SEQUENCE rowvec.awake_until
 CREATE TABLE rowvec.change (
     id bigint NOT NULL,
     content_type text NOT NULL,
-    content_id text NOT NULL,
+    content_id text,
     priority smallint NOT NULL,
     kind text NOT NULL,
     due_at timestamp with time zone,
     CONSTRAINT change_kind_check CHECK ((kind = ANY (ARRAY['write'::text, 'remove'::text])))
 )
 WITH (autovacuum_vacuum_threshold='5000', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_threshold='50000');
+
+COMMENT ON COLUMN rowvec.change.content_id IS 'NULL: the whole type.';
 
 ALTER TABLE rowvec.change ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME rowvec.change_id_seq
@@ -658,9 +1295,11 @@ ALTER TABLE ONLY rowvec.schema_migration
 ALTER TABLE ONLY rowvec.source
     ADD CONSTRAINT source_pkey PRIMARY KEY (content_type);
 
-CREATE INDEX change_immediate ON rowvec.change USING btree (id) WHERE ((kind = 'write'::text) AND (priority <= 2));
+CREATE INDEX change_immediate ON rowvec.change USING btree (content_type, id) WHERE ((kind = 'write'::text) AND (priority <= 2));
 
 CREATE INDEX change_removal ON rowvec.change USING btree (id) WHERE (kind = 'remove'::text);
+
+CREATE INDEX change_whole ON rowvec.change USING btree (id) WHERE (content_id IS NULL);
 
 CREATE INDEX embedding_queue_due ON rowvec.embedding_queue USING btree (model, lane, content_type, scheduled_at, id) WHERE (status = 'queued'::text);
 
@@ -674,42 +1313,112 @@ REVOKE ALL ON FUNCTION rowvec.add_model(name text, dimensions integer) FROM PUBL
 
 REVOKE ALL ON FUNCTION rowvec.append_backfill(content_type text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowvec.append_changes_v1(content_type text, content_ids text[], priority smallint, kind text, wake boolean, due_at timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowvec.append_changes_v1(content_type text, content_ids text[], priority smallint, kind text, wake boolean, urgent_rows integer, due_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.append_page(watched rowvec.source) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.attach(watched rowvec.source) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.base_type(type oid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.canonical_id(watched rowvec.source, content_id text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.check_columns(watched rowvec.source) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.check_expression(relation regclass, expression text, what text, index_form text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.check_key_column(relation regclass, number smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.check_readable(watched rowvec.source) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.check_settings(wanted rowvec.source) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowvec.check_table(relation regclass) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowvec.check_template(template text, columns text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.check_text(wanted rowvec.source, columns text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.check_text_column(relation regclass, number smallint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowvec.check_text_function(relation regclass, called regproc) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowvec.column_name(relation regclass, number smallint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.column_names(relation regclass, numbers smallint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.column_number(relation regclass, column_name text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowvec.create_trigger_function(name text, body text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowvec.column_numbers(relation regclass, column_names text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.content_id(relation regclass, keys smallint[], alias text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.create_dependency_triggers(watched rowvec.source, number integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.create_trigger(name text, event text, tables regclass[], granularity text, body text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.create_triggers(watched rowvec.source) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowvec.differs(relation regclass, numbers smallint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowvec.create_view(watched rowvec.source) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowvec.drop_triggers(watched text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowvec.detach(content_type text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.differs(relation regclass, numbers smallint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.enqueue(content_type text, content_id text, priority integer, at timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowvec.find_function(name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.find_key(relation regclass, asked text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.find_source(content_type text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowvec.find_table(name text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowvec.key_column(relation regclass) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowvec.fires_by_row(relation regclass) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.forget_rows(content_type text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.key_types(watched rowvec.source) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.list_keys(relation regclass) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.list_page(watched rowvec.source) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.missing_triggers(watched rowvec.source) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.over_row(relation regclass, expression text, alias text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.pause(content_type text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.plan_backfill(old rowvec.source, new rowvec.source) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.read_dependency(asked jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.read_rows(content_type text, content_ids text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowvec.remove_rows_v1(content_type text, content_ids text[], priority smallint, wake boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowvec.remove_all_v1(content_type text, priority smallint, wake boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.remove_rows_v1(content_type text, content_ids text[], priority smallint, wake boolean, urgent_rows integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.resume(content_type text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.rewatch(old rowvec.source, new rowvec.source) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.search(query text, embedding public.vector, owner text, content_types text[], model text, max_results integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowvec.split_id(content_id text, parts integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.sweep_page(watched rowvec.source) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.trigger_functions(content_type text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.try_text(watched rowvec.source) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowvec.unwatch(content_type text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowvec.watch(relation regclass, content_type text, columns text[], priority integer, template text, owner_column text, chunking text, chunk_characters integer, chunk_overlap integer, notify boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowvec.void_items(content_type text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.watch(relation regclass, content_type text, columns text[], priority integer, template text, owner_column text, chunking text, chunk_characters integer, chunk_overlap integer, notify boolean, key text[], condition text, text_function regproc, depends_on jsonb, urgent_rows integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.watched_tables(relation regclass) FROM PUBLIC;

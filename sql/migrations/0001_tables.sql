@@ -11,18 +11,32 @@ CREATE TABLE rowvec.source (
     labels           text[] NOT NULL,
     owner_column     smallint,
     template         text,
+    condition        text,
+    text_function    regproc,
+    depends_on       jsonb NOT NULL,
     priority         smallint NOT NULL CHECK (priority BETWEEN 1 AND 100),
-    chunking         text NOT NULL CHECK (chunking IN ('none', 'characters')),
+    urgent_rows      integer NOT NULL CHECK (urgent_rows >= 1),
+    chunking         text NOT NULL CHECK (chunking IN ('none', 'characters', 'markdown')),
     chunk_characters integer NOT NULL CHECK (chunk_characters BETWEEN 50 AND 100000),
     chunk_overlap    integer NOT NULL CHECK (chunk_overlap BETWEEN 0 AND chunk_characters / 2),
     notify           boolean NOT NULL,
-    backfilled       boolean NOT NULL DEFAULT false,
+    paused_at        timestamptz,
+    backfilled       boolean NOT NULL,
     backfill_after   text,
-    created_at       timestamptz NOT NULL DEFAULT now(),
-    updated_at       timestamptz NOT NULL DEFAULT now()
+    backfill_where   text,
+    swept            boolean NOT NULL,
+    sweep_after      text,
+    created_at       timestamptz NOT NULL,
+    updated_at       timestamptz NOT NULL
 );
+COMMENT ON COLUMN rowvec.source.condition IS 'Which rows are embedded, in SQL over their own columns; NULL for all.';
+COMMENT ON COLUMN rowvec.source.depends_on IS 'Other tables that the text is made of: [{table, columns, content_id}].';
+COMMENT ON COLUMN rowvec.source.urgent_rows IS
+    'How many rows one transaction may bring at the source''s priority; the rest goes in as bulk.';
 COMMENT ON COLUMN rowvec.source.backfill_after IS
     'The last key whose change was appended by the backfill; NULL before the first page.';
+COMMENT ON COLUMN rowvec.source.backfill_where IS 'Which rows the backfill is about; NULL for all.';
+COMMENT ON COLUMN rowvec.source.swept IS 'Whether no vector can be left of a row whose removal no trigger has seen.';
 
 -- What embeds. `active` models get items at every fold.
 CREATE TABLE rowvec.model (
@@ -51,15 +65,17 @@ CREATE TABLE rowvec.daemon (
 CREATE TABLE rowvec.change (
     id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     content_type text NOT NULL,
-    content_id   text NOT NULL,
+    content_id   text,
     priority     smallint NOT NULL,
     kind         text NOT NULL CHECK (kind IN ('write', 'remove')),
     due_at       timestamptz
 ) WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0,
         autovacuum_analyze_threshold = 50000);
--- What folds first, however many other changes wait.
+COMMENT ON COLUMN rowvec.change.content_id IS 'NULL: the whole type.';
+-- What folds first, however many other changes wait; of urgent ones some of every source.
+CREATE INDEX change_whole ON rowvec.change (id) WHERE content_id IS NULL;
 CREATE INDEX change_removal ON rowvec.change (id) WHERE kind = 'remove';
-CREATE INDEX change_immediate ON rowvec.change (id) WHERE kind = 'write' AND priority <= 2;
+CREATE INDEX change_immediate ON rowvec.change (content_type, id) WHERE kind = 'write' AND priority <= 2;
 
 CREATE SEQUENCE rowvec.generation;
 

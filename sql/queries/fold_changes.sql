@@ -4,23 +4,28 @@
 WITH walked AS MATERIALIZED (
     SELECT id, content_type, content_id, priority, kind, due_at
     FROM rowvec.change
-    WHERE id >= $1::bigint
+    WHERE id >= $1::bigint AND content_id IS NOT NULL
     ORDER BY id
     LIMIT $2::integer
 ),
 removals AS MATERIALIZED (
     SELECT id, content_type, content_id, priority, kind, due_at
     FROM rowvec.change
-    WHERE kind = 'remove' AND id >= $1::bigint
+    WHERE kind = 'remove' AND id >= $1::bigint AND content_id IS NOT NULL
     ORDER BY id
     LIMIT $2::integer
 ),
 immediate AS MATERIALIZED (
-    SELECT id, content_type, content_id, priority, kind, due_at
-    FROM rowvec.change
-    WHERE kind = 'write' AND priority <= 2 AND id >= $1::bigint
-    ORDER BY id
-    LIMIT $2::integer
+    -- Some of every source: a flood of one keeps no other waiting.
+    SELECT c.id, c.content_type, c.content_id, c.priority, c.kind, c.due_at
+    FROM rowvec.source s
+    CROSS JOIN LATERAL (
+        SELECT * FROM rowvec.change
+        WHERE kind = 'write' AND priority <= 2 AND content_type = s.content_type AND id >= $1::bigint
+          AND content_id IS NOT NULL
+        ORDER BY id
+        LIMIT $2::integer / 4
+    ) AS c
 ),
 taken AS MATERIALIZED (
     SELECT * FROM walked UNION SELECT * FROM removals UNION SELECT * FROM immediate
@@ -92,7 +97,8 @@ deleted AS (
     RETURNING id
 ),
 slots AS MATERIALIZED (
-    SELECT DISTINCT model, lane, content_type FROM upserted
+    SELECT DISTINCT u.model, u.lane, u.content_type
+    FROM upserted u JOIN rowvec.source s ON s.content_type = u.content_type AND s.paused_at IS NULL
 ),
 removed AS MATERIALIZED (
     SELECT content_type, content_id FROM free WHERE removed

@@ -1,9 +1,9 @@
--- Sources whose existing rows are still to be queued, where some active model has fewer than so many bulk items
--- waiting: a model that is away must not keep the others from being filled.
+-- Sources with work in the background: vectors to look through for rows that are gone; rows to be queued where some
+-- active model has fewer than so many bulk items waiting: one that is away must not keep the others from being filled.
 -- $1 max_waiting: integer
 SELECT s.content_type
 FROM rowvec.source s
-WHERE NOT s.backfilled
+WHERE s.paused_at IS NULL AND (NOT s.swept OR (NOT s.backfilled
   AND EXISTS (
       SELECT FROM rowvec.model m
       WHERE m.active AND $1::integer > (
@@ -11,5 +11,5 @@ WHERE NOT s.backfilled
               SELECT FROM rowvec.embedding_queue q
               WHERE q.status = 'queued' AND q.model = m.name AND q.lane = 'bulk' AND q.content_type = s.content_type
               LIMIT $1::integer) AS waiting))
-  AND (SELECT count(*) FROM (SELECT FROM rowvec.change LIMIT $1::integer) AS unfolded) < $1::integer
+  AND (SELECT count(*) FROM (SELECT FROM rowvec.change LIMIT $1::integer) AS unfolded) < $1::integer))
 ORDER BY s.content_type

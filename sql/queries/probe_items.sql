@@ -1,11 +1,11 @@
--- Which lanes of which models and sources hold due items. A scalar subquery each, so that the planner can't turn
+-- Which lanes of which models and sources, paused ones aside, hold due items. A scalar subquery each, so that the planner can't turn
 -- it into a scan of the whole queue.
 -- $1 models: text[], $2 since: timestamptz
 SELECT m.name AS model, l.lane, s.content_type
 FROM unnest($1::text[]) AS m (name)
 CROSS JOIN unnest(ARRAY['immediate', 'standard', 'bulk']) AS l (lane)
 CROSS JOIN rowvec.source s
-WHERE (
+WHERE s.paused_at IS NULL AND (
     SELECT true FROM rowvec.embedding_queue q
     WHERE q.status = 'queued' AND q.model = m.name AND q.lane = l.lane AND q.content_type = s.content_type
       AND q.scheduled_at >= $2::timestamptz AND q.scheduled_at <= now()

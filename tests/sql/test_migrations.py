@@ -17,6 +17,7 @@ import pytest
 
 from daemons import eventually
 from rowvec.domain.errors import ConfigurationError, SchemaNewerError, SchemaOutdatedError
+from rowvec.domain.items import Watch
 from rowvec.postgres import migrations
 from rowvec.postgres.administration import administration, migrate_database
 from rowvec.postgres.migrations import Migration, check_schema, load_migrations, migrate
@@ -132,7 +133,7 @@ async def test_a_migration_that_fails_leaves_nothing_of_itself(empty_dsn: str, m
 
 async def test_a_runner_killed_in_the_middle_leaves_whole_migrations_only(empty_dsn: str) -> None:
     async with session(empty_dsn) as admin:
-        # Stops the runner inside the third migration, when most of its functions are there.
+        # Stops the runner inside the fifth migration, when most of its functions are there.
         await admin.execute("""
             CREATE FUNCTION hold() RETURNS event_trigger LANGUAGE plpgsql AS $$
             BEGIN
@@ -148,19 +149,19 @@ async def test_a_runner_killed_in_the_middle_leaves_whole_migrations_only(empty_
             sys.executable, "-m", "rowvec", "migrate", env=environment, stdout=asyncio.subprocess.PIPE
         )
         held = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 42 AND NOT granted)"
-        await eventually(lambda: admin.fetchval(held), what="the runner did not come to the third migration")
+        await eventually(lambda: admin.fetchval(held), what="the runner did not come to the fifth migration")
         runner.send_signal(signal.SIGKILL)
         assert await runner.wait() == -signal.SIGKILL
-        assert await booked(empty_dsn) == all_of_them()[:2]
+        assert await booked(empty_dsn) == all_of_them()[:4]
         await admin.execute("SELECT pg_advisory_unlock(42); DROP EVENT TRIGGER hold")
         mine = "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND backend_type = $1"
         await eventually(lambda: admin.fetchval(mine, "client backend"), what="the killed runner's backend stays")
-        assert await booked(empty_dsn) == all_of_them()[:2]
-        assert await admin.fetchval("SELECT to_regprocedure('rowvec.column_number(regclass, text)')") is None
-    with pytest.raises(SchemaOutdatedError, match="lacks migration 3"):
+        assert await booked(empty_dsn) == all_of_them()[:4]
+        assert await admin.fetchval("SELECT to_regprocedure('rowvec.check_settings(rowvec.source)')") is None
+    with pytest.raises(SchemaOutdatedError, match="lacks migration 5"):
         await check(empty_dsn)
     applied, _ = await migrate_database(empty_dsn, {})
-    assert [migration.version for migration in applied] == [version for version, _ in all_of_them()[2:]]
+    assert [migration.version for migration in applied] == [version for version, _ in all_of_them()[4:]]
 
 
 # --- Versions that don't fit -----------------------------------------------------------------------------
@@ -306,7 +307,7 @@ async def test_pgvector_in_a_schema_of_its_own_works_from_watch_to_search(empty_
         await migrate_database(empty_dsn, {"first": 8, "second": 4})
         await connection.execute("CREATE TABLE course (id bigint PRIMARY KEY, title text)")
         async with administration(empty_dsn) as database, Worker.open(empty_dsn) as worker:
-            assert await database.watch("course", "course", ["title"], 2, None, None, "none", 1500, 0, True)  # noqa: FBT003
+            assert await database.watch(Watch("course", "course", ["title"], 2))
             await connection.execute("INSERT INTO course VALUES (1, 'One'), (2, 'Two')")
             await worker.settle()
             await connection.execute("UPDATE course SET title = 'Once more' WHERE id = 2")

@@ -76,14 +76,19 @@ TABLES = """
     CREATE TABLE good (id bigint PRIMARY KEY, title text, body text, photo bytea, born date, sure boolean);
     CREATE VIEW a_view AS SELECT * FROM good;
     CREATE MATERIALIZED VIEW a_matview AS SELECT * FROM good;
-    CREATE TABLE parted (id bigint PRIMARY KEY, title text) PARTITION BY RANGE (id);
-    CREATE TABLE part PARTITION OF parted FOR VALUES FROM (0) TO (10);
-    CREATE TABLE parent (id bigint PRIMARY KEY, title text);
-    CREATE TABLE child (PRIMARY KEY (id)) INHERITS (parent);
-    CREATE TABLE keyless (id bigint NOT NULL UNIQUE, title text);
-    CREATE TABLE pair (a bigint, b bigint, title text, PRIMARY KEY (a, b));
+    CREATE TABLE keyless (id bigint UNIQUE, title text);
+    CREATE TABLE late (id bigint NOT NULL UNIQUE DEFERRABLE, title text);
+    CREATE TABLE partly (id bigint NOT NULL, title text);
+    CREATE UNIQUE INDEX ON partly (id) WHERE id > 0;
+    CREATE TABLE several (a bigint NOT NULL UNIQUE, b bigint NOT NULL UNIQUE, title text);
     CREATE TABLE numbered (id numeric PRIMARY KEY, title text);
     CREATE TABLE dated (id timestamptz PRIMARY KEY, title text);
+    CREATE FUNCTION secret(bigint) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT true';
+    REVOKE ALL ON FUNCTION secret FROM PUBLIC;
+    CREATE FUNCTION plain(text) RETURNS text LANGUAGE sql AS 'SELECT $1';
+    CREATE FUNCTION text_of(good) RETURNS text LANGUAGE sql AS 'SELECT $1.title';
+    CREATE FUNCTION lost(good) RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT min(title) FROM good); END';
+    INSERT INTO good VALUES (1, 'One');
     SELECT rowvec.watch('good', 'taken', ARRAY['title']);
 """
 
@@ -108,18 +113,19 @@ def refusing(server: Server, template: str) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("call", "message", "hint"),
     [
-        ("'a_view', 'x', ARRAY['title']", "a_view is not a plain table", "Views"),
-        ("'a_matview', 'x', ARRAY['title']", "a_matview is not a plain table", "Views"),
-        ("'parted', 'x', ARRAY['title']", "parted is not a plain table", "partitioned"),
-        ("'part', 'x', ARRAY['title']", "part is not a plain table", "partitioned"),
-        ("'parent', 'x', ARRAY['title']", "parent is not a plain table", "inherited"),
-        ("'child', 'x', ARRAY['title']", "child is not a plain table", "inherited"),
-        ("'fleeting', 'x', ARRAY['title']", "fleeting is not a plain table", "temporary"),
-        ("NULL, 'x', ARRAY['title']", "is not a plain table", ""),
-        ("'keyless', 'x', ARRAY['title']", "keyless has no primary key of a single column", "Give it one"),
-        ("'pair', 'x', ARRAY['title']", "pair has no primary key of a single column", "Give it one"),
-        ("'numbered', 'x', ARRAY['title']", "key of public.numbered is a numeric", "integers, uuid, text or varchar"),
-        ("'dated', 'x', ARRAY['title']", "key of public.dated is a timestamp", "integers, uuid, text or varchar"),
+        ("'a_view', 'x', ARRAY['title']", "a_view is no table that can be watched", "Views"),
+        ("'a_matview', 'x', ARRAY['title']", "a_matview is no table that can be watched", "Views"),
+        ("'fleeting', 'x', ARRAY['title']", "fleeting is no table that can be watched", "temporary"),
+        ("'rowvec.source', 'x', ARRAY['template']", "source is one of rowvec's own tables", ""),
+        ("NULL, 'x', ARRAY['title']", "NULL is no table", ""),
+        ("'keyless', 'x', ARRAY['title']", "keyless has no key", "Give it a primary key"),
+        ("'late', 'x', ARRAY['title']", "late has no key", "Give it a primary key"),
+        ("'partly', 'x', ARRAY['title']", "partly has no key", "Give it a primary key"),
+        ("'several', 'x', ARRAY['title']", "no primary key but several others", "Name the columns"),
+        ("'good', 'x', ARRAY['title'], key => ARRAY['title']", "(title) are no key of public.good", "unique index"),
+        ("'good', 'x', ARRAY['title'], key => ARRAY['boss']", 'good has no column "boss"', ""),
+        ("'numbered', 'x', ARRAY['title']", "of public.numbered is a numeric", "integers, uuid, text"),
+        ("'dated', 'x', ARRAY['title']", "of public.dated is a timestamp", "integers, uuid, text"),
         ("'good', 'x', ARRAY['titel']", 'good has no column "titel"', ""),
         ("'good', 'x', ARRAY['title', NULL]", "good has no column", ""),
         ("'good', 'x', ARRAY['title'], owner_column => 'boss'", 'good has no column "boss"', ""),
@@ -143,11 +149,49 @@ def refusing(server: Server, template: str) -> Iterator[str]:
         ("'good', repeat('x', 41), ARRAY['title']", "can't be used", "at most 40"),
         ("'good', '', ARRAY['title']", 'content type "" can\'t be used', "at most 40"),
         ("'good', NULL, ARRAY['title']", "can't be used", "at most 40"),
-        ("'good', 'x', ARRAY['title'], chunking => 'pages'", 'no chunking "pages"', "none or characters"),
+        ("'good', 'x', ARRAY['title'], chunking => 'pages'", 'no chunking "pages"', "none, characters or markdown"),
         ("'good', 'x', ARRAY['title'], chunk_characters => 49", "50 to 100,000 characters, not 49", ""),
         ("'good', 'x', ARRAY['title'], chunk_characters => 100, chunk_overlap => 100", "can't share 100", "half"),
         ("'good', 'x', ARRAY['title'], chunk_overlap => -1", "can't share -1", "negative"),
         ("'good', 'x', ARRAY['title'], notify => NULL", "true or false", ""),
+        ("'good', 'x', ARRAY['title'], urgent_rows => 0", "1 urgent row at least, not 0", ""),
+        ("'good', 'x', ARRAY['title'], condition => 'born < now()'", "condition can't be used: functions in", "time"),
+        ("'good', 'x', ARRAY['title'], condition => 'nothing > 1'", 'column "nothing" does not exist', "its own row"),
+        ("'good', 'x', ARRAY['title'], condition => 'title'", "must be type boolean", ""),
+        ("'good', 'x', ARRAY['title'], condition => '('", "syntax error", ""),
+        ("'good', 'x', ARRAY['title'], condition => 'EXISTS (SELECT)'", "cannot use subquery", "its own row"),
+        ("'good', 'x', ARRAY['title'], condition => 'count(*) > 1'", "aggregate functions", ""),
+        (
+            "'good', 'x', ARRAY['title'], condition => 'public.secret(id)'",
+            "calls public.secret(bigint)",
+            "GRANT EXECUTE",
+        ),
+        (
+            "'good', 'x', ARRAY['title'], text_function => 'public.plain'",
+            "does not make a text of a row",
+            "RETURNS text",
+        ),
+        ("'good', 'x', text_function => 'public.lost'", 'relation "good" does not exist', "search_path"),
+        ("'good', 'x', text_function => 'public.text_of', template => '{title}'", "no template beside it", ""),
+        ("'good', 'x', ARRAY['title'], depends_on => '[{}]'", "dependency can't be read", "Its form is"),
+        (
+            """'good', 'x', text_function => 'public.text_of',
+            depends_on => '[{"table": "public.good", "columns": ["no"], "content_id": "id"}]'""",
+            'no column "no"',
+            "",
+        ),
+        (
+            """'good', 'x', text_function => 'public.text_of',
+            depends_on => '[{"table": "public.good", "columns": ["title"], "content_id": "now()"}]'""",
+            "expression for the content id can't be used",
+            "",
+        ),
+        (
+            """'good', 'x', ARRAY['title'],
+            depends_on => '[{"table": "public.good", "columns": ["title"], "content_id": "id"}]'""",
+            "Only the text of a text function",
+            "",
+        ),
     ],
 )
 async def test_a_watch_that_makes_no_sense_is_refused(refusing: str, call: str, message: str, hint: str) -> None:
@@ -268,7 +312,7 @@ async def test_the_longest_names_fit_into_what_is_made_of_them(app: asyncpg.Conn
         assert await app.fetchval("SELECT rowvec.watch($1::text::regclass, $2, ARRAY[$3])", table, content_type, column)
     names = [*await triggers(app), *await trigger_functions(app)]
     assert max(map(len, names)) < 63
-    assert len(set(names)) == 16
+    assert len(set(names)) == 20
     await app.execute(f"""INSERT INTO "{table}" VALUES (1, 'One')""")
     await worker.settle()
     assert await app.fetchval("SELECT count(DISTINCT content_type) FROM rowvec.vector_first") == 2
@@ -311,31 +355,39 @@ async def test_watching_twice_the_same_is_nothing(course: asyncpg.Connection, wo
     assert (await triggers(course), await course.fetch("SELECT * FROM rowvec.source")) == before
 
 
+AS_BEFORE = "ARRAY['title', 'description', 'tags', 'facts'], 2, owner_column => 'teacher'"
+
+
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "pages"),
     [
-        "ARRAY['title'], 2, owner_column => 'teacher'",
-        "ARRAY['title', 'description', 'tags', 'facts'], 3, owner_column => 'teacher'",
-        "ARRAY['title', 'description', 'tags', 'facts'], 2",
-        "ARRAY['title', 'description', 'tags', 'facts'], 2, '{title}', owner_column => 'teacher'",
-        "ARRAY['title', 'description', 'tags', 'facts'], 2, owner_column => 'teacher', chunking => 'characters'",
-        "ARRAY['title', 'description', 'tags', 'facts'], 2, owner_column => 'teacher', notify => false",
+        ("ARRAY['title'], 2, owner_column => 'teacher'", [2, 0]),
+        ("ARRAY['title', 'description', 'tags', 'facts'], 2", [2, 0]),
+        (f"{AS_BEFORE}, template => '{{title}}'", [2, 0]),
+        (f"{AS_BEFORE}, chunking => 'characters'", [2, 0]),
+        (f"{AS_BEFORE}, condition => 'id > 1'", [0]),
+        (AS_BEFORE.replace("2,", "3,"), []),
+        (f"{AS_BEFORE}, notify => false", []),
+        (f"{AS_BEFORE}, urgent_rows => 10", []),
     ],
 )
-async def test_watching_otherwise_replaces_the_triggers_and_queues_all_rows(
-    course: asyncpg.Connection, worker: Worker, settings: str
+async def test_watching_otherwise_replaces_the_triggers_and_queues_what_it_affects(
+    course: asyncpg.Connection, worker: Worker, settings: str, pages: list[int]
 ) -> None:
     await course.execute("INSERT INTO course (id, title) VALUES (1, 'One'), (2, 'Two')")
+    await worker.settle()
     await backfill(worker, "course")
     await worker.settle()
     before, since = await triggers(course), await course.fetchval("SELECT created_at FROM rowvec.source")
     assert await course.fetchval(f"SELECT rowvec.watch('course', 'course', {settings})")
     after = await triggers(course)
-    assert after.keys() == before.keys()
+    assert after.keys() - before.keys() <= {"rowvec_lose_course"}
     assert not set(after.values()) & set(before.values())
     assert await course.fetchval("SELECT created_at FROM rowvec.source") == since
-    assert await backfill(worker, "course") == [2, 0]
-    assert await changes(course) == [("1", "write"), ("2", "write")]
+    swept = await course.fetchval("SELECT swept FROM rowvec.source")
+    assert await backfill(worker, "course") == ([] if swept else [2, 0]) + pages
+    queued = [(str(key), "write") for key in range(1, sum(pages) + 1)]
+    assert await changes(course) == ([("1", "remove")] if "condition" in settings else queued)
 
 
 async def test_a_column_given_up_is_watched_no_more(course: asyncpg.Connection, worker: Worker) -> None:
@@ -447,13 +499,13 @@ async def test_a_dropped_table_is_told_and_its_watch_can_be_ended(course: asyncp
     await course.execute("INSERT INTO course (id, title) VALUES (1, 'One')")
     await worker.fold()
     claim = await worker.claim()
-    await course.execute("DROP TABLE course")
+    await course.execute("DROP TABLE course CASCADE")
     with pytest.raises(SourceUnreadableError, match=r'table of the source "course" is gone.*rowvec unwatch'):
         await worker.read(claim)
     with pytest.raises(SourceUnreadableError, match='table of the source "course" is gone'):
         await worker.log.append_backfill("course")
     sources = await worker.database.fetch("list_sources")
-    assert [(row["content_type"], row["key"]) for row in sources] == [("course", None)]
+    assert [(row["content_type"], row["key"]) for row in sources] == [("course", [None])]
     await course.execute("SELECT rowvec.unwatch('course')")
     assert await trigger_functions(course) == []
 
@@ -488,6 +540,8 @@ async def test_a_table_that_may_not_be_read_is_told(course: asyncpg.Connection, 
     await course.execute("CREATE ROLE rowvec_test_definer")
     try:
         await course.execute("ALTER FUNCTION rowvec.read_rows OWNER TO rowvec_test_definer")
+        await course.execute("GRANT CREATE ON SCHEMA rowvec TO rowvec_test_definer")
+        await course.execute("ALTER VIEW rowvec.rows_course OWNER TO rowvec_test_definer")
         await course.execute("GRANT USAGE ON SCHEMA rowvec TO rowvec_test_definer")
         await course.execute("GRANT SELECT ON ALL TABLES IN SCHEMA rowvec TO rowvec_test_definer")
         await course.execute("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA rowvec TO rowvec_test_definer")
@@ -501,6 +555,7 @@ async def test_a_table_that_may_not_be_read_is_told(course: asyncpg.Connection, 
             await worker.read(claim)
     finally:
         await course.execute("ALTER FUNCTION rowvec.read_rows OWNER TO CURRENT_USER")
+        await course.execute("ALTER VIEW rowvec.rows_course OWNER TO CURRENT_USER")
         await course.execute("DROP OWNED BY rowvec_test_definer; DROP ROLE rowvec_test_definer")
 
 
@@ -658,7 +713,7 @@ async def test_a_backfill_waits_while_enough_is_waiting(app: asyncpg.Connection,
     await app.execute("""
         CREATE TABLE old (id bigint PRIMARY KEY, body text);
         INSERT INTO old SELECT n, 'Text' FROM generate_series(1, 2000) n;
-        SELECT rowvec.watch('old', 'old', ARRAY['body'], 2);
+        SELECT rowvec.watch('old', 'old', ARRAY['body'], 2, urgent_rows => 2000);
     """)
     assert await worker.log.unfilled(500) == ["old"]
     assert await worker.log.append_backfill("old") == 1000

@@ -26,6 +26,7 @@ from rowvec.cli.demo_rows import (
 )
 from rowvec.cli.demo_screen import LaneState, Screen
 from rowvec.domain.errors import ConfigurationError, RowvecError
+from rowvec.domain.items import Watch
 from rowvec.domain.lanes import Lane
 from rowvec.ports import Embedder
 from rowvec.postgres.administration import Administration
@@ -122,9 +123,7 @@ async def _fill(stage: Stage) -> Figures:
     began = time.perf_counter()
     for table in TABLES:
         columns = ["title", table.text_column]
-        await stage.database.watch(
-            table.name, table.name, columns, table.priority, None, None, "none", 1500, 0, True
-        )  # fmt: skip
+        await stage.database.watch(Watch(table.name, table.name, columns, table.priority))
     try:
         async with asyncio.timeout(LONGEST_FILL_SECONDS):
             lanes = await _show_lanes(stage)

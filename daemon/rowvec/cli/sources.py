@@ -1,4 +1,4 @@
-"""`rowvec watch`, `unwatch` and `sources`."""
+"""`rowvec watch`, `unwatch`, `pause`, `resume` and `sources`."""
 
 from __future__ import annotations
 
@@ -8,20 +8,30 @@ import typer
 import uvloop
 
 from rowvec.cli.output import Json, console, print_json, print_table
+from rowvec.domain.items import Watch
 from rowvec.postgres.administration import administration
 from rowvec.settings import load_settings
 
 
 def watch(
     table: Annotated[str, typer.Argument(help="The table, with its schema if need be.")],
-    columns: Annotated[str, typer.Option(help="The columns to embed, separated by commas.")],
+    columns: Annotated[str, typer.Option(help="The columns to embed, separated by commas.")] = "",
     content_type: Annotated[str, typer.Option(help="What its rows are called; the table's name by default.")] = "",
     priority: Annotated[int, typer.Option(min=1, max=100, help="1-2 immediate, 3-4 standard, 5 and up bulk.")] = 3,
     template: Annotated[str | None, typer.Option(help="Such as '{title}\\n\\n{body}'.")] = None,
     owner_column: Annotated[str | None, typer.Option(help="Whose rows they are, for searches by owner.")] = None,
-    chunking: Annotated[str, typer.Option(help="none, or characters.")] = "none",
+    condition: Annotated[str | None, typer.Option(help="Which rows, such as 'published AND NOT hidden'.")] = None,
+    key: Annotated[str | None, typer.Option(help="The key's columns, where there is no primary key.")] = None,
+    text_function: Annotated[str | None, typer.Option(help="Makes the text of a row: fn(table) RETURNS text.")] = None,
+    depends_on: Annotated[
+        str, typer.Option(help='JSON: [{"table": "comment", "columns": ["body"], "content_id": "post_id"}].')
+    ] = "[]",
+    chunking: Annotated[str, typer.Option(help="none, characters or markdown.")] = "none",
     chunk_characters: Annotated[int, typer.Option(min=50, help="The most characters of a chunk.")] = 1500,
     chunk_overlap: Annotated[int, typer.Option(min=0, help="How many characters chunks share.")] = 0,
+    urgent_rows: Annotated[
+        int, typer.Option(min=1, help="How many rows one transaction may bring at this priority; the rest is bulk.")
+    ] = 1000,
     notify: Annotated[bool, typer.Option(help="Whether writers may send NOTIFY.")] = True,
     json: Json = False,
 ) -> None:
@@ -29,25 +39,70 @@ def watch(
 
     The rows that are already there are embedded at bulk priority.
     """
-    content_type = content_type or table.rsplit(".", 1)[-1].strip('"').lower()
-    names = [name.strip() for name in columns.split(",") if name.strip()]
-    if template is not None:
-        template = template.replace("\\n", "\n")
-    arguments = (
-        table, content_type, names, priority, template, owner_column, chunking, chunk_characters, chunk_overlap, notify
-    )  # fmt: skip
-    before, changed = uvloop.run(_watch(content_type, arguments))
+    wanted = Watch(
+        table=table,
+        content_type=content_type or table.rsplit(".", 1)[-1].strip('"').lower(),
+        columns=_names(columns),
+        priority=priority,
+        template=None if template is None else template.replace("\\n", "\n"),
+        owner_column=owner_column,
+        chunking=chunking,
+        chunk_characters=chunk_characters,
+        chunk_overlap=chunk_overlap,
+        notify=notify,
+        key=None if key is None else _names(key),
+        condition=condition,
+        text_function=text_function,
+        depends_on=depends_on,
+        urgent_rows=urgent_rows,
+    )
+    before, changed = uvloop.run(_watch(wanted))
+    if json:
+        print_json({"content_type": wanted.content_type, "changed": changed})
+    else:
+        console().print(_told(wanted, before, changed))
+
+
+def _names(listed: str) -> list[str]:
+    return [name.strip() for name in listed.split(",") if name.strip()]
+
+
+def _told(wanted: Watch, before: dict[str, Any] | None, changed: bool) -> str:
+    name = wanted.content_type
+    if not changed:
+        return f'{wanted.table} is watched as "{name}" just so already.'
+    if before is None:
+        return f'Watching {wanted.table} as "{name}". Its rows are being queued; see `rowvec status`.'
+    # Options that are not repeated go back to their defaults: say what was there.
+    was = f"columns {','.join(before['labels'])}, priority {before['priority']}"
+    now = f"columns {','.join(wanted.columns)}, priority {wanted.priority}"
+    return f'Changed the watch "{name}" ({was}; now {now}). What this affects is queued again.'
+
+
+def pause(
+    content_type: Annotated[str, typer.Argument(help="As shown by `rowvec sources`.")], json: Json = False
+) -> None:
+    """Stop watching for a while, so that the table can be altered in every way."""
+    changed = uvloop.run(_pause(content_type))
     if json:
         print_json({"content_type": content_type, "changed": changed})
-    elif not changed:
-        console().print(f'{table} is watched as "{content_type}" just so already.')
-    elif before is None:
-        console().print(f'Watching {table} as "{content_type}". Its rows are being queued; see `rowvec status`.')
+    elif changed:
+        console().print(f'"{content_type}" is paused: nobody sees its changes until `rowvec resume {content_type}`.')
     else:
-        # Options that are not repeated go back to their defaults: say what was there.
-        was = f"columns {','.join(before['labels'])}, priority {before['priority']}"
-        now = f"columns {','.join(names)}, priority {priority}"
-        console().print(f'Changed the watch "{content_type}" ({was}; now {now}). Its rows are queued again.')
+        console().print(f'"{content_type}" is paused already.')
+
+
+def resume(
+    content_type: Annotated[str, typer.Argument(help="As shown by `rowvec sources`.")], json: Json = False
+) -> None:
+    """Watch a paused source again, and make up for what nobody saw."""
+    changed = uvloop.run(_resume(content_type))
+    if json:
+        print_json({"content_type": content_type, "changed": changed})
+    elif changed:
+        console().print(f'"{content_type}" is watched again; all its rows are compared with their vectors.')
+    else:
+        console().print(f'"{content_type}" is not paused.')
 
 
 def unwatch(
@@ -68,14 +123,24 @@ def sources(json: Json = False) -> None:
         print_json(rows)
         return
     shown = [{**row, "table": row["relation"], "columns": row["labels"]} for row in rows]
-    columns = ["content_type", "table", "columns", "priority", "owner", "chunking", "backfilled"]
+    columns = ["content_type", "table", "columns", "priority", "owner", "condition", "chunking", "backfilled", "paused"]
     print_table(shown, columns, "No table is watched yet. Begin with `rowvec watch TABLE --columns a,b`.")
 
 
-async def _watch(content_type: str, arguments: tuple[object, ...]) -> tuple[dict[str, Any] | None, bool]:
+async def _watch(wanted: Watch) -> tuple[dict[str, Any] | None, bool]:
     async with administration(load_settings().dsn) as database:
-        before = {source["content_type"]: source for source in await database.sources()}.get(content_type)
-        return before, await database.watch(*arguments)
+        before = {source["content_type"]: source for source in await database.sources()}.get(wanted.content_type)
+        return before, await database.watch(wanted)
+
+
+async def _pause(content_type: str) -> bool:
+    async with administration(load_settings().dsn) as database:
+        return await database.pause(content_type)
+
+
+async def _resume(content_type: str) -> bool:
+    async with administration(load_settings().dsn) as database:
+        return await database.resume(content_type)
 
 
 async def _unwatch(content_type: str) -> None:

@@ -60,6 +60,45 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Watch:
+    """What a watch is asked to be, as `rowvec.watch` takes it.
+
+    Attributes:
+        table: its name, with its schema if need be.
+        content_type: what its rows are called.
+        columns: those that are embedded.
+        priority: 1 to 100.
+        template: how the columns become a text; None: labelled, one below another.
+        owner_column: whose rows they are.
+        chunking: "none", "characters" or "markdown".
+        chunk_characters: the most characters of a chunk.
+        chunk_overlap: how many characters chunks share.
+        notify: whether writers may send NOTIFY.
+        key: the columns of the key; None for the primary key, or the only other one.
+        condition: which rows are embedded, in SQL over their own columns; None for all.
+        text_function: makes the text of a row in place of the columns.
+        depends_on: the other tables that it reads, as JSON.
+        urgent_rows: how many rows one transaction may bring at this priority.
+    """
+
+    table: str
+    content_type: str
+    columns: Sequence[str]
+    priority: int = 3
+    template: str | None = None
+    owner_column: str | None = None
+    chunking: str = "none"
+    chunk_characters: int = 1500
+    chunk_overlap: int = 0
+    notify: bool = True
+    key: Sequence[str] | None = None
+    condition: str | None = None
+    text_function: str | None = None
+    depends_on: str = "[]"
+    urgent_rows: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """A row as it is now: the watched columns as a JSON array, in the order of `Source.labels`."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import astuple
 from typing import Any, Final
 
 import asyncpg
@@ -11,6 +12,7 @@ from pgvector import Vector
 from pgvector.asyncpg import register_vector
 
 from rowvec.domain.errors import ConfigurationError, LockedError, SchemaOutdatedError
+from rowvec.domain.items import Watch
 from rowvec.ports import Embedding
 from rowvec.postgres.connections import close, connect, translated
 from rowvec.postgres.migrations import Migration, check_schema, migrate
@@ -47,9 +49,17 @@ class Administration:
                 await self._fetch("add_model", name, models[name])
         return added
 
-    async def watch(self, *arguments: object) -> bool:
-        """Watch a table (arguments as `sql/queries/watch_table.sql`); false when nothing changed."""
-        return bool((await self._patiently("watch_table", *arguments))[0]["changed"])
+    async def watch(self, wanted: Watch) -> bool:
+        """Watch a table; false when it was watched just so before."""
+        return bool((await self._patiently("watch_table", *astuple(wanted)))[0]["changed"])
+
+    async def pause(self, content_type: str) -> bool:
+        """Take a source's triggers away; false when it is paused already."""
+        return bool((await self._patiently("pause_source", content_type))[0]["changed"])
+
+    async def resume(self, content_type: str) -> bool:
+        """Watch a paused source again and make up for what nobody saw; false when it is not paused."""
+        return bool((await self._patiently("resume_source", content_type))[0]["changed"])
 
     async def unwatch(self, content_type: str) -> None:
         """End a watch; its items and vectors go."""

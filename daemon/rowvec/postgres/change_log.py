@@ -28,6 +28,8 @@ class PostgresChangeLog:
             look = await self._row(connection, "lock_fold", floor)
             if not look["locked"]:
                 return Fold(locked=False)
+            if look["whole"]:
+                await connection.execute(self._database.sql("fold_sources"))
             if not look["changes"]:
                 return Fold(locked=True)
             folded = await self._row(connection, "fold_changes", floor, batch)
@@ -44,7 +46,7 @@ class PostgresChangeLog:
 
     def _texts(self) -> list[str]:
         """Return all statements of a fold."""
-        named = [self._database.sql(name) for name in ("lock_fold", "fold_changes", "void_items")]
+        named = [self._database.sql(name) for name in ("lock_fold", "fold_sources", "fold_changes", "void_items")]
         return named + [self._database.sql(name, PARENT_TABLE) for name in ("lock_vectors", "delete_rows")]
 
     async def unfilled(self, max_waiting: int) -> Sequence[str]:

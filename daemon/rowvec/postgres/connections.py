@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeAlias
 
@@ -20,6 +20,7 @@ from rowvec.domain.errors import (
     SchemaOutdatedError,
     SourceUnreadableError,
     StatementTimeoutError,
+    TextRejectedError,
     UsageError,
 )
 from rowvec.postgres.statements import quote_identifier, statement
@@ -78,6 +79,12 @@ _MISSING: Final = (
     asyncpg.InvalidSchemaNameError,
 )
 _REFUSED: Final = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+_OURS: Final[Mapping[str | None, Callable[[str, str], RowvecError]]] = {
+    "RV001": lambda said, hint: UsageError(f"{said}.", hint),
+    "RV002": lambda said, hint: SourceUnreadableError(f"{said}.", hint),
+    "RV003": lambda said, _: TextRejectedError("The content id is no key of its table.", said),
+}
+"""What our own functions raise."""
 
 
 def translate(error: Exception) -> Exception:
@@ -92,10 +99,8 @@ def translate(error: Exception) -> Exception:
     match error:
         case RowvecError():
             return error
-        case _ if state == "RV001":
-            return UsageError(f"{said}.", hint)
-        case _ if state == "RV002":
-            return SourceUnreadableError(f"{said}.", hint)
+        case _ if state in _OURS:
+            return _OURS[state](said, hint)
         case asyncpg.InsufficientPrivilegeError():
             return ConfigurationError(
                 f"The database role lacks a right: {said}.",

@@ -22,11 +22,11 @@ class PostgresRowReader:
         self._database = database
 
     async def read(self, content_type: str, content_ids: Sequence[str]) -> tuple[Source, Sequence[Row]] | None:
-        """See `ports.RowReader.read`; TextRejectedError when an id is no key of the table."""
+        """See `ports.RowReader.read`; TextRejectedError when an id is no key, or a text function fails."""
         try:
             found = await self._database.fetch("read_rows", content_type, content_ids)
-        except asyncpg.DataError as error:
-            raise TextRejectedError("The content id is no key of its table.", str(error)) from error
+        except (asyncpg.DataError, asyncpg.RaiseError) as error:
+            raise TextRejectedError("The text of the row can't be made.", str(error)) from error
         except (ConfigurationError, LockedError) as error:
             raise SourceUnreadableError(error.message, error.hint) from error
         if not found:

@@ -1,0 +1,213 @@
+-- migrate:up breaking:false
+-- The view that a source's rows are read through, and the triggers that see them change.
+
+-- The tables whose triggers together see every write: a partitioned table hands its own down, an inherited one does not.
+CREATE FUNCTION rowvec.watched_tables(relation regclass) RETURNS SETOF regclass
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE tree (member) AS (
+        SELECT relation
+        UNION
+        SELECT i.inhrelid::regclass FROM tree t
+        JOIN pg_class c ON c.oid = t.member AND c.relkind = 'r'
+        JOIN pg_inherits i ON i.inhparent = t.member
+    )
+    SELECT t.member FROM tree t ORDER BY t.member
+$$;
+
+-- Whether triggers must be those of rows: statements that name another table of the tree fire no others.
+CREATE FUNCTION rowvec.fires_by_row(relation regclass) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT c.relkind = 'p' OR EXISTS (SELECT FROM pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent))
+    FROM pg_class c WHERE c.oid = relation
+$$;
+
+-- What a source's trigger functions are called: every function of the source and of its dependencies.
+CREATE FUNCTION rowvec.trigger_functions(content_type text) RETURNS SETOF regprocedure
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT p.oid::regprocedure FROM pg_proc p
+    WHERE p.pronamespace = 'rowvec'::regnamespace AND p.prorettype = 'trigger'::regtype
+      AND p.proname ~ ('^on_(dependency_[0-9]+_)?(insert|update|move|lose|delete|truncate)_' || content_type || '$')
+$$;
+
+-- Takes a source's triggers and its view away.
+CREATE FUNCTION rowvec.detach(content_type text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
+DECLARE
+    called regprocedure;
+BEGIN
+    FOR called IN SELECT * FROM rowvec.trigger_functions(content_type) LOOP
+        EXECUTE format('DROP FUNCTION %s CASCADE', called);
+    END LOOP;
+    EXECUTE format('DROP VIEW IF EXISTS rowvec.%I', 'rows_' || content_type);
+END $$;
+
+-- The view that the rows are read through. Postgres keeps it right when tables and columns are renamed, and in a dump.
+CREATE FUNCTION rowvec.create_view(watched rowvec.source) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    relation regclass := watched.relation;
+    owner text := 'new.' || quote_ident(rowvec.column_name(relation, watched.owner_column)) || '::text';
+    keys text;
+    fields text;
+BEGIN
+    SELECT string_agg(format('new.%I AS key_%s', rowvec.column_name(relation, number), position), ', ' ORDER BY position)
+    INTO keys FROM unnest(watched.key_columns) WITH ORDINALITY AS given (number, position);
+    SELECT string_agg(format(
+        CASE WHEN t.typcategory = 'A' OR t.oid IN ('json'::regtype, 'jsonb'::regtype)
+             THEN 'to_json(new.%I)' ELSE 'to_json(new.%I::text)' END, a.attname), ', ' ORDER BY given.position)
+    INTO fields FROM unnest(watched.text_columns) WITH ORDINALITY AS given (number, position)
+    JOIN pg_attribute a ON a.attrelid = relation AND a.attnum = given.number
+    JOIN pg_type t ON t.oid = rowvec.base_type(a.atttypid);
+    IF watched.text_function IS NOT NULL THEN
+        fields := format('%s(new)', watched.text_function);
+    END IF;
+    EXECUTE format('CREATE VIEW rowvec.%I AS SELECT %s, %s AS content_id, %s AS owner, json_build_array(%s)::text AS fields '
+                   'FROM %s AS new WHERE %s', 'rows_' || watched.content_type, keys,
+                   rowvec.content_id(relation, watched.key_columns, 'new'), coalesce(owner, 'NULL::text'), fields, relation,
+                   coalesce(watched.condition, 'true'));
+END $$;
+
+-- One trigger function and its triggers. SECURITY DEFINER: writers of the table need no right of ours.
+CREATE FUNCTION rowvec.create_trigger(name text, event text, tables regclass[], granularity text, body text)
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    relation regclass;
+BEGIN
+    EXECUTE format(
+        'CREATE FUNCTION rowvec.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER '
+        'SET search_path = pg_catalog, pg_temp AS %L', 'on_' || name, format(E'BEGIN\n%s\nRETURN NULL;\nEND', body));
+    EXECUTE format('REVOKE ALL ON FUNCTION rowvec.%I() FROM PUBLIC', 'on_' || name);
+    FOREACH relation IN ARRAY tables LOOP
+        EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s %s EXECUTE FUNCTION rowvec.%I()',
+                       'rowvec_' || name, event, relation, granularity, 'on_' || name);
+    END LOOP;
+END $$;
+
+-- The triggers of a source. The bodies name key columns only, so that no change of another column can break a
+-- writer, and pass keys as arrays: joining a transition table would cache the plan of a bulk statement for later
+-- single ones.
+CREATE FUNCTION rowvec.create_triggers(watched rowvec.source) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    type text := watched.content_type;
+    relation regclass := watched.relation;
+    tables regclass[] := ARRAY(SELECT rowvec.watched_tables(relation));
+    by_row boolean := rowvec.fires_by_row(relation);
+    append text := format('PERFORM rowvec.append_changes_v1(%L, %%s, %s::smallint, ''write'', %L, %s);',
+                          type, watched.priority, watched.notify, watched.urgent_rows);
+    remove text := format('PERFORM rowvec.remove_rows_v1(%L, %%s, %s::smallint, %L, %s);',
+                          type, watched.priority, watched.notify, watched.urgent_rows);
+    old_id text := rowvec.content_id(relation, watched.key_columns, 'OLD');
+    new_id text := rowvec.content_id(relation, watched.key_columns, 'NEW');
+    row_id text := rowvec.content_id(relation, watched.key_columns, 'r');
+    held text := coalesce(rowvec.over_row(relation, watched.condition, 'old') || ' IS TRUE', 'true');
+    holds text := coalesce(rowvec.over_row(relation, watched.condition, 'new') || ' IS TRUE', 'true');
+    moves text := rowvec.differs(relation, watched.key_columns || watched.owner_column);
+    changes text := rowvec.differs(relation, watched.text_columns);
+BEGIN
+    -- A statement's trigger has no WHEN over columns: it appends all, and the reader applies the condition.
+    IF by_row THEN
+        PERFORM rowvec.create_trigger('insert_' || type, 'INSERT', tables, format('FOR EACH ROW WHEN (%s)', holds),
+                                      format(append, format('ARRAY[%s]', new_id)));
+        PERFORM rowvec.create_trigger('delete_' || type, 'DELETE', tables, format('FOR EACH ROW WHEN (%s)', held),
+                                      format(remove, format('ARRAY[%s]', old_id)));
+    ELSE
+        PERFORM rowvec.create_trigger(
+            'insert_' || type, 'INSERT', tables, 'REFERENCING NEW TABLE AS rows FOR EACH STATEMENT',
+            format(append, format('ARRAY(SELECT %s FROM rows r)', row_id)));
+        PERFORM rowvec.create_trigger(
+            'delete_' || type, 'DELETE', tables, 'REFERENCING OLD TABLE AS rows FOR EACH STATEMENT',
+            format(remove, format('ARRAY(SELECT %s FROM rows r)', row_id)));
+    END IF;
+    -- Not UPDATE OF: a column that a BEFORE trigger changes is not in the statement's list.
+    PERFORM rowvec.create_trigger(
+        'update_' || type, 'UPDATE', tables,
+        format('FOR EACH ROW WHEN (NOT (%s) AND (%s OR NOT (%s)) AND %s)', moves, changes, held, holds),
+        format(append, format('ARRAY[%s]', new_id)));
+    -- A changed key or owner takes the old row out of search at once; the new one is embedded as any other.
+    PERFORM rowvec.create_trigger(
+        'move_' || type, 'UPDATE', tables, format('FOR EACH ROW WHEN ((%s) AND (%s OR %s))', moves, held, holds),
+        format(remove, format('ARRAY[%s]', old_id)) || E'\n' || format(append, format('ARRAY[%s]', new_id)));
+    IF watched.condition IS NOT NULL THEN
+        PERFORM rowvec.create_trigger(
+            'lose_' || type, 'UPDATE', tables, format('FOR EACH ROW WHEN (NOT (%s) AND %s AND NOT (%s))', moves, held, holds),
+            format(remove, format('ARRAY[%s]', old_id)));
+    END IF;
+    PERFORM rowvec.create_trigger(
+        'truncate_' || type, 'TRUNCATE', tables, 'FOR EACH STATEMENT',
+        format('PERFORM rowvec.remove_all_v1(%L, %s::smallint, %L);', type, watched.priority, watched.notify));
+END $$;
+
+-- The triggers on a table that a source's text is made of as well: they ask for the rows that it concerns.
+CREATE FUNCTION rowvec.create_dependency_triggers(watched rowvec.source, number integer) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    dependency jsonb := watched.depends_on -> (number - 1);
+    relation regclass := dependency ->> 'table';
+    expression text := dependency ->> 'content_id';
+    tables regclass[] := ARRAY(SELECT rowvec.watched_tables(relation));
+    by_row boolean := rowvec.fires_by_row(relation);
+    suffix text := '_' || watched.content_type;
+    prefix text := 'dependency_' || number || '_';
+    append text := format('PERFORM rowvec.append_changes_v1(%L, array_remove(%%s, NULL), %s::smallint, ''write'', %L, %s);',
+                          watched.content_type, watched.priority, watched.notify, watched.urgent_rows);
+    old_id text := rowvec.over_row(relation, expression, 'old') || '::text';
+    new_id text := rowvec.over_row(relation, expression, 'new') || '::text';
+    row_ids text := format('ARRAY(SELECT DISTINCT %s::text FROM rows AS r)', rowvec.over_row(relation, expression, 'r'));
+BEGIN
+    PERFORM rowvec.create_trigger(
+        prefix || 'insert' || suffix, 'INSERT', tables,
+        CASE WHEN by_row THEN 'FOR EACH ROW' ELSE 'REFERENCING NEW TABLE AS rows FOR EACH STATEMENT' END,
+        format(append, CASE WHEN by_row THEN format('ARRAY[%s]', new_id) ELSE row_ids END));
+    PERFORM rowvec.create_trigger(
+        prefix || 'delete' || suffix, 'DELETE', tables,
+        CASE WHEN by_row THEN 'FOR EACH ROW' ELSE 'REFERENCING OLD TABLE AS rows FOR EACH STATEMENT' END,
+        format(append, CASE WHEN by_row THEN format('ARRAY[%s]', old_id) ELSE row_ids END));
+    PERFORM rowvec.create_trigger(
+        prefix || 'update' || suffix, 'UPDATE', tables,
+        format('FOR EACH ROW WHEN (%s IS DISTINCT FROM %s OR %s)', old_id, new_id, rowvec.differs(
+            relation, rowvec.column_numbers(relation, ARRAY(SELECT jsonb_array_elements_text(dependency -> 'columns'))))),
+        format(append, format('ARRAY(SELECT DISTINCT unnest(ARRAY[%s, %s]))', old_id, new_id)));
+    -- A change without an id asks for all rows.
+    PERFORM rowvec.create_trigger(
+        prefix || 'truncate' || suffix, 'TRUNCATE', tables, 'FOR EACH STATEMENT',
+        format('PERFORM rowvec.append_changes_v1(%L, ARRAY[NULL]::text[], %s::smallint, ''write'', %L);',
+               watched.content_type, watched.priority, watched.notify));
+END $$;
+
+CREATE FUNCTION rowvec.attach(watched rowvec.source) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM rowvec.create_view(watched);
+    PERFORM rowvec.create_triggers(watched);
+    PERFORM rowvec.create_dependency_triggers(watched, number)
+    FROM generate_series(1, jsonb_array_length(watched.depends_on)) AS number;
+END $$;
+
+-- Which of a source's triggers are not there, or sleep: somebody removed or disabled them, or a table has joined the
+-- tree since.
+CREATE FUNCTION rowvec.missing_triggers(watched rowvec.source) RETURNS SETOF text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH expected (relation, name) AS (
+        SELECT t.member, operation || '_' || watched.content_type
+        FROM rowvec.watched_tables(watched.relation) AS t (member)
+        CROSS JOIN unnest(ARRAY['insert', 'update', 'move', 'delete', 'truncate']
+                          || CASE WHEN watched.condition IS NOT NULL THEN 'lose' END) AS operation
+        WHERE operation IS NOT NULL
+        UNION ALL
+        SELECT t.member, format('dependency_%s_%s_%s', d.number, operation, watched.content_type)
+        FROM jsonb_array_elements(watched.depends_on) WITH ORDINALITY AS d (dependency, number)
+        CROSS JOIN LATERAL rowvec.watched_tables(to_regclass(d.dependency ->> 'table')) AS t (member)
+        CROSS JOIN unnest(ARRAY['insert', 'update', 'delete', 'truncate']) AS operation
+    )
+    SELECT format('rowvec_%s on %s', e.name, e.relation)
+    FROM expected e
+    WHERE NOT EXISTS (
+        SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+        -- A dependency that was renamed is known by its trigger only.
+        WHERE t.tgrelid = coalesce(e.relation, t.tgrelid) AND t.tgenabled IN ('O', 'A')
+          AND p.pronamespace = 'rowvec'::regnamespace AND p.proname = 'on_' || e.name)
+    ORDER BY 1
+$$;
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA rowvec FROM PUBLIC;

@@ -1,0 +1,170 @@
+-- migrate:up breaking:false
+-- Reading rows, queuing those that are there already, and looking for vectors whose rows are gone.
+
+-- Raises when a source's table or one of its columns is gone.
+CREATE FUNCTION rowvec.check_columns(watched rowvec.source) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = watched.relation) THEN
+        RAISE EXCEPTION 'The table of the source "%" is gone.', watched.content_type
+            USING ERRCODE = 'RV002', HINT = 'End its watch with `rowvec unwatch`.';
+    END IF;
+    IF EXISTS (SELECT FROM unnest(watched.key_columns || watched.text_columns || watched.owner_column) AS number
+               WHERE number IS NOT NULL AND rowvec.column_name(watched.relation, number) IS NULL) THEN
+        RAISE EXCEPTION 'A watched column of the source "%" is gone.', watched.content_type
+            USING ERRCODE = 'RV002', HINT = 'Watch the table again, with the columns that it has.';
+    END IF;
+END $$;
+
+-- Raises when a source can't be read. (DROP COLUMN ... CASCADE takes the view and triggers along.)
+CREATE FUNCTION rowvec.check_readable(watched rowvec.source) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF watched.paused_at IS NOT NULL THEN
+        RAISE EXCEPTION 'The source "%" is paused.', watched.content_type
+            USING ERRCODE = 'RV002', HINT = format('Go on with `rowvec resume %s`.', watched.content_type);
+    END IF;
+    PERFORM rowvec.check_columns(watched);
+    IF to_regclass(format('rowvec.%I', 'rows_' || watched.content_type)) IS NULL THEN
+        RAISE EXCEPTION 'The view rowvec.rows_% is gone.', watched.content_type
+            USING ERRCODE = 'RV002', HINT = 'Watch the table again: a column that the condition or the text needs '
+                                            'was dropped with all that depends on it.';
+    END IF;
+END $$;
+
+-- The types of the key's columns.
+CREATE FUNCTION rowvec.key_types(watched rowvec.source) RETURNS text[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT ARRAY(SELECT a.atttypid::regtype::text
+                 FROM unnest(watched.key_columns) WITH ORDINALITY AS given (number, position)
+                 JOIN pg_attribute a ON a.attrelid = watched.relation AND a.attnum = number ORDER BY position)
+$$;
+
+-- An id's parts: itself, or the elements of its JSON array.
+CREATE FUNCTION rowvec.split_id(content_id text, parts integer) RETURNS text[]
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE parts WHEN 1 THEN ARRAY[content_id]
+           ELSE ARRAY(SELECT jsonb_array_elements_text(content_id::jsonb)) END
+$$;
+
+-- The current text of rows, as JSON arrays of what makes it. Rows that are gone, or that the condition leaves out, are
+-- missing from the answer. SECURITY DEFINER, so the daemon needs no right on the table; row security off, so that
+-- a policy raises instead of hiding rows, which would be taken for deletions. RV003: an id is no key.
+CREATE FUNCTION rowvec.read_rows(content_type text, content_ids text[])
+RETURNS TABLE (content_id text, owner text, fields text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
+DECLARE
+    watched rowvec.source;
+    types text[];
+    keys text;
+BEGIN
+    SELECT * INTO watched FROM rowvec.source s WHERE s.content_type = read_rows.content_type;
+    PERFORM rowvec.check_readable(watched);
+    types := rowvec.key_types(watched);
+    SELECT string_agg(format('(rowvec.split_id(i, %s))[%s]::%s AS key_%s', cardinality(types), position, type, position),
+                      ', ' ORDER BY position)
+    INTO keys FROM unnest(types) WITH ORDINALITY AS given (type, position);
+    BEGIN
+        EXECUTE format('SELECT count(*) FROM (SELECT %s FROM unnest($1) AS i OFFSET 0) AS k WHERE k IS NULL', keys)
+        USING content_ids;
+    EXCEPTION WHEN data_exception THEN
+        RAISE EXCEPTION '%', SQLERRM USING ERRCODE = 'RV003';
+    END;
+    -- Cast to the key's types, not the key to text: that would be a scan.
+    RETURN QUERY EXECUTE CASE cardinality(types)
+        WHEN 1 THEN format('SELECT v.content_id, v.owner, v.fields FROM rowvec.%I v WHERE v.key_1 = ANY ($1::%s[])',
+                           'rows_' || content_type, types[1])
+        ELSE format('SELECT v.content_id, v.owner, v.fields FROM (SELECT %s FROM unnest($1) AS i OFFSET 0) AS k '
+                    'JOIN rowvec.%I v USING (%s)', keys, 'rows_' || content_type,
+                    (SELECT string_agg('key_' || n, ', ') FROM generate_series(1, cardinality(types)) AS n))
+    END USING content_ids;
+END $$;
+
+-- A page of the ids after the cursor, in the key's order; of rows that the last condition left out, if that is all.
+CREATE FUNCTION rowvec.list_page(watched rowvec.source) RETURNS text[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
+DECLARE
+    types text[] := rowvec.key_types(watched);
+    keys text;
+    after text;
+    same_row text;
+    ids text[];
+BEGIN
+    SELECT string_agg('v.key_' || position, ', ' ORDER BY position),
+           string_agg(format('$1[%s]::%s', position, type), ', ' ORDER BY position),
+           string_agg(format('new.%I = v.key_%s', rowvec.column_name(watched.relation, watched.key_columns[position]),
+                             position), ' AND ')
+    INTO keys, after, same_row FROM unnest(types) WITH ORDINALITY AS given (type, position);
+    -- The page's size stands in the text: as a parameter it would be estimated at a tenth of the table and the
+    -- plan would sort it whole for every page.
+    EXECUTE format(
+        'SELECT array_agg(page.content_id) FROM (SELECT v.content_id FROM rowvec.%I AS v %s WHERE %s ORDER BY %s LIMIT 1000) '
+        'AS page', 'rows_' || watched.content_type,
+        coalesce(format('JOIN %s AS new ON %s AND ' || watched.backfill_where, watched.relation, same_row), ''),
+        CASE WHEN watched.backfill_after IS NULL THEN 'true' ELSE format('(%s) > (%s)', keys, after) END, keys)
+    INTO ids USING rowvec.split_id(watched.backfill_after, cardinality(types));
+    RETURN ids;
+EXCEPTION WHEN undefined_column THEN
+    -- Renamed since that condition was in force: all rows, then.
+    watched.backfill_where := NULL;
+    RETURN rowvec.list_page(watched);
+END $$;
+
+-- Appends the changes of the next page of rows that were there before the watch, at bulk priority, and moves the
+-- cursor. Returns how many.
+CREATE FUNCTION rowvec.append_page(watched rowvec.source) RETURNS integer
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    ids text[] := rowvec.list_page(watched);
+BEGIN
+    PERFORM rowvec.append_changes_v1(
+        watched.content_type, ids, greatest(watched.priority, 5)::smallint, 'write', false) WHERE ids IS NOT NULL;
+    UPDATE rowvec.source s
+    SET backfilled = ids IS NULL, backfill_after = coalesce(ids[cardinality(ids)], s.backfill_after), updated_at = now()
+    WHERE s.content_type = watched.content_type;
+    RETURN coalesce(cardinality(ids), 0);
+END $$;
+
+-- Looks at the next page of rows that have vectors, and appends the removal of those that are gone. Returns how many
+-- it looked at.
+CREATE FUNCTION rowvec.sweep_page(watched rowvec.source) RETURNS integer
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    ids text[];
+    gone text[];
+BEGIN
+    SELECT array_agg(page.content_id) INTO ids FROM (
+        SELECT DISTINCT v.content_id FROM rowvec.vector v
+        WHERE v.content_type = watched.content_type AND v.content_id > coalesce(watched.sweep_after, '')
+        ORDER BY v.content_id LIMIT 1000) AS page;
+    BEGIN
+        gone := ARRAY(SELECT unnest(ids) EXCEPT SELECT r.content_id FROM rowvec.read_rows(watched.content_type, ids) r);
+    EXCEPTION WHEN SQLSTATE 'RV003' THEN
+        -- The key has another type since, which some of the ids can't be. Rows that are there after all are embedded
+        -- again.
+        gone := ids;
+    END;
+    PERFORM rowvec.append_changes_v1(watched.content_type, gone, watched.priority, 'remove', false);
+    UPDATE rowvec.source s
+    SET swept = ids IS NULL, sweep_after = coalesce(ids[cardinality(ids)], s.sweep_after), updated_at = now()
+    WHERE s.content_type = watched.content_type;
+    RETURN coalesce(cardinality(ids), 0);
+END $$;
+
+-- Does the next page of a source's work in the background, removals first; NULL when another daemon is at it or nothing
+-- is left to do.
+CREATE FUNCTION rowvec.append_backfill(content_type text) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    watched rowvec.source;
+BEGIN
+    SELECT * INTO watched FROM rowvec.source s
+    WHERE s.content_type = append_backfill.content_type AND NOT (s.backfilled AND s.swept) FOR UPDATE SKIP LOCKED;
+    IF watched.content_type IS NULL THEN
+        RETURN NULL;
+    END IF;
+    PERFORM rowvec.check_readable(watched);
+    RETURN CASE WHEN watched.swept THEN rowvec.append_page(watched) ELSE rowvec.sweep_page(watched) END;
+END $$;
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA rowvec FROM PUBLIC;
