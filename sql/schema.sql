@@ -65,6 +65,7 @@ CREATE TABLE rowvec.source (
     content_type text NOT NULL,
     relation regclass NOT NULL,
     key_columns smallint[] NOT NULL,
+    key_types text[] NOT NULL,
     text_columns smallint[] NOT NULL,
     labels text[] NOT NULL,
     owner_column smallint,
@@ -149,14 +150,16 @@ CREATE FUNCTION rowvec.canonical_id(watched rowvec.source, content_id text) RETU
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 DECLARE
-    types text[] := rowvec.key_types(watched);
-    parts text[] := rowvec.split_id(content_id, cardinality(types));
+    types text[] := watched.key_types;
+    parts text[];
     written text;
 BEGIN
+    parts := rowvec.split_id(content_id, cardinality(types));
     IF cardinality(parts) <> cardinality(types) THEN
         RAISE invalid_parameter_value;
     END IF;
-    EXECUTE (SELECT format(CASE cardinality(types) WHEN 1 THEN 'SELECT (%s)::text' ELSE 'SELECT jsonb_build_array(%s)::text' END,
+    EXECUTE (SELECT format(CASE cardinality(types) WHEN 1 THEN 'SELECT (%s)::text'
+                           ELSE 'SELECT jsonb_build_array(%s)::text' END,
                            string_agg(format('$1[%s]::%s', position, type), ', ' ORDER BY position))
              FROM unnest(types) WITH ORDINALITY AS given (type, position))
     INTO written USING parts;
@@ -183,13 +186,12 @@ BEGIN
     END IF;
 END $$;
 
-CREATE FUNCTION rowvec.check_expression(relation regclass, expression text, what text, index_form text) RETURNS text
+CREATE FUNCTION rowvec.check_expression(relation regclass, expression text, what text, index_form text, OUT written text, OUT type regtype) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET client_min_messages TO 'warning'
     AS $$
 DECLARE
-    written text;
     refused text;
 BEGIN
     EXECUTE format('CREATE TEMPORARY TABLE rowvec_probe (LIKE %s)', relation);
@@ -201,8 +203,10 @@ BEGIN
                                             'functions and types outside pg_catalog need their schema.';
     END;
     SELECT coalesce(pg_get_expr(i.indpred, i.indrelid), pg_get_expr(i.indexprs, i.indrelid),
-                    quote_ident(rowvec.column_name(i.indrelid, i.indkey[0]))) INTO written
-    FROM pg_index i WHERE i.indexrelid = 'pg_temp.rowvec_probe_index'::regclass;
+                    quote_ident(rowvec.column_name(i.indrelid, i.indkey[0]))), a.atttypid
+    INTO written, type
+    FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indexrelid
+    WHERE i.indexrelid = 'pg_temp.rowvec_probe_index'::regclass;
     SELECT min(p.oid::regprocedure::text) INTO refused
     FROM pg_depend d
     LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
@@ -215,7 +219,6 @@ BEGIN
             USING ERRCODE = 'RV001', HINT = 'Whoever writes to the table calls it: GRANT EXECUTE ON FUNCTION '
                                             || refused || ' TO PUBLIC.';
     END IF;
-    RETURN written;
 END $$;
 
 CREATE FUNCTION rowvec.check_key_column(relation regclass, number smallint) RETURNS void
@@ -240,16 +243,17 @@ CREATE FUNCTION rowvec.check_readable(watched rowvec.source) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
+    IF to_regclass(format('rowvec.%I', 'rows_' || watched.content_type)) IS NOT NULL THEN
+        RETURN;
+    END IF;
     IF watched.paused_at IS NOT NULL THEN
         RAISE EXCEPTION 'The source "%" is paused.', watched.content_type
             USING ERRCODE = 'RV002', HINT = format('Go on with `rowvec resume %s`.', watched.content_type);
     END IF;
     PERFORM rowvec.check_columns(watched);
-    IF to_regclass(format('rowvec.%I', 'rows_' || watched.content_type)) IS NULL THEN
-        RAISE EXCEPTION 'The view rowvec.rows_% is gone.', watched.content_type
-            USING ERRCODE = 'RV002', HINT = 'Watch the table again: a column that the condition or the text needs '
-                                            'was dropped with all that depends on it.';
-    END IF;
+    RAISE EXCEPTION 'The view rowvec.rows_% is gone.', watched.content_type
+        USING ERRCODE = 'RV002', HINT = 'Watch the table again: the view, or a column that the condition or the text '
+                                        'needs, was dropped.';
 END $$;
 
 CREATE FUNCTION rowvec.check_settings(wanted rowvec.source) RETURNS void
@@ -434,16 +438,16 @@ CREATE FUNCTION rowvec.create_dependency_triggers(watched rowvec.source, number 
 DECLARE
     dependency jsonb := watched.depends_on -> (number - 1);
     relation regclass := dependency ->> 'table';
-    expression text := dependency ->> 'content_id';
+    expressions text[] := ARRAY(SELECT jsonb_array_elements_text(dependency -> 'content_id'));
     tables regclass[] := ARRAY(SELECT rowvec.watched_tables(relation));
     by_row boolean := rowvec.fires_by_row(relation);
     suffix text := '_' || watched.content_type;
     prefix text := 'dependency_' || number || '_';
     append text := format('PERFORM rowvec.append_changes_v1(%L, array_remove(%%s, NULL), %s::smallint, ''write'', %L, %s);',
                           watched.content_type, watched.priority, watched.notify, watched.urgent_rows);
-    old_id text := rowvec.over_row(relation, expression, 'old') || '::text';
-    new_id text := rowvec.over_row(relation, expression, 'new') || '::text';
-    row_ids text := format('ARRAY(SELECT DISTINCT %s::text FROM rows AS r)', rowvec.over_row(relation, expression, 'r'));
+    old_id text := rowvec.expressed_id(relation, expressions, 'old');
+    new_id text := rowvec.expressed_id(relation, expressions, 'new');
+    row_ids text := format('ARRAY(SELECT DISTINCT %s FROM rows AS r)', rowvec.expressed_id(relation, expressions, 'r'));
 BEGIN
     PERFORM rowvec.create_trigger(
         prefix || 'insert' || suffix, 'INSERT', tables,
@@ -531,9 +535,11 @@ BEGIN
             'lose_' || type, 'UPDATE', tables, format('FOR EACH ROW WHEN (NOT (%s) AND %s AND NOT (%s))', moves, held, holds),
             format(remove, format('ARRAY[%s]', old_id)));
     END IF;
+    -- Where it takes only one of several tables, what the others hold is asked for again: a change without an id.
     PERFORM rowvec.create_trigger(
         'truncate_' || type, 'TRUNCATE', tables, 'FOR EACH STATEMENT',
-        format('PERFORM rowvec.remove_all_v1(%L, %s::smallint, %L);', type, watched.priority, watched.notify));
+        format('PERFORM rowvec.remove_all_v1(%L, %s::smallint, %L);', type, watched.priority, watched.notify)
+        || CASE WHEN cardinality(tables) > 1 THEN E'\n' || format(append, 'ARRAY[NULL]::text[]') ELSE '' END);
 END $$;
 
 CREATE FUNCTION rowvec.create_view(watched rowvec.source) RETURNS void
@@ -608,6 +614,21 @@ BEGIN
     PERFORM rowvec.append_changes_v1(
         content_type, ARRAY[rowvec.canonical_id(found, content_id)], coalesce(priority, found.priority)::smallint,
         'write', found.notify, found.urgent_rows, at);
+END $$;
+
+CREATE FUNCTION rowvec.expressed_id(relation regclass, expressions text[], alias text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    parts text[] := ARRAY(SELECT rowvec.over_row(relation, expression, alias)
+                          FROM unnest(expressions) WITH ORDINALITY AS given (expression, position) ORDER BY position);
+BEGIN
+    IF cardinality(parts) = 1 THEN
+        RETURN parts[1] || '::text';
+    END IF;
+    RETURN format('CASE WHEN %s THEN jsonb_build_array(%s)::text END',
+                  array_to_string(parts, ' IS NOT NULL AND ') || ' IS NOT NULL', array_to_string(parts, ', '));
 END $$;
 
 CREATE FUNCTION rowvec.find_function(name text) RETURNS regproc
@@ -693,13 +714,12 @@ BEGIN
     DELETE FROM rowvec.change c WHERE c.content_type = forget_rows.content_type;
 END $$;
 
-CREATE FUNCTION rowvec.key_types(watched rowvec.source) RETURNS text[]
+CREATE FUNCTION rowvec.key_types(relation regclass, keys smallint[]) RETURNS text[]
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    SELECT ARRAY(SELECT a.atttypid::regtype::text
-                 FROM unnest(watched.key_columns) WITH ORDINALITY AS given (number, position)
-                 JOIN pg_attribute a ON a.attrelid = watched.relation AND a.attnum = number ORDER BY position)
+    SELECT ARRAY(SELECT a.atttypid::regtype::text FROM unnest(keys) WITH ORDINALITY AS given (number, position)
+                 JOIN pg_attribute a ON a.attrelid = relation AND a.attnum = number ORDER BY position)
 $$;
 
 CREATE FUNCTION rowvec.list_keys(relation regclass) RETURNS TABLE(columns smallint[], is_primary boolean)
@@ -721,7 +741,7 @@ CREATE FUNCTION rowvec.list_page(watched rowvec.source) RETURNS text[]
     SET row_security TO 'off'
     AS $_$
 DECLARE
-    types text[] := rowvec.key_types(watched);
+    types text[] := watched.key_types;
     keys text;
     after text;
     same_row text;
@@ -835,17 +855,19 @@ BEGIN
     RETURN new;
 END $$;
 
-CREATE FUNCTION rowvec.read_dependency(asked jsonb) RETURNS jsonb
+CREATE FUNCTION rowvec.read_dependency(wanted rowvec.source, asked jsonb) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
     relation regclass;
     columns text[];
+    expressions text[];
+    types text[];
 BEGIN
     IF jsonb_typeof(asked -> 'table') IS DISTINCT FROM 'string'
         OR jsonb_typeof(asked -> 'columns') IS DISTINCT FROM 'array'
-        OR jsonb_typeof(asked -> 'content_id') IS DISTINCT FROM 'string' THEN
+        OR jsonb_typeof(asked -> 'content_id') IS NULL OR jsonb_typeof(asked -> 'content_id') NOT IN ('string', 'array') THEN
         RAISE EXCEPTION 'A dependency can''t be read: %.', asked USING ERRCODE = 'RV001',
             HINT = 'Its form is {"table": "public.comment", "columns": ["body"], "content_id": "post_id"}.';
     END IF;
@@ -853,8 +875,18 @@ BEGIN
     columns := ARRAY(SELECT jsonb_array_elements_text(asked -> 'columns'));
     PERFORM rowvec.check_table(relation);
     PERFORM rowvec.column_numbers(relation, columns);
-    RETURN jsonb_build_object('table', relation::text, 'columns', columns, 'content_id', rowvec.check_expression(
-        relation, asked ->> 'content_id', 'expression for the content id', '(((%s)::text))'));
+    SELECT array_agg(checked.written ORDER BY position), array_agg(checked.type::text ORDER BY position)
+    INTO expressions, types
+    FROM jsonb_array_elements_text(CASE jsonb_typeof(asked -> 'content_id') WHEN 'array' THEN asked -> 'content_id'
+                                   ELSE jsonb_build_array(asked -> 'content_id') END)
+        WITH ORDINALITY AS given (expression, position)
+    CROSS JOIN LATERAL rowvec.check_expression(relation, expression, 'expression for the content id', '((%s))') AS checked;
+    IF rowvec.written_forms(types) IS DISTINCT FROM rowvec.written_forms(wanted.key_types) THEN
+        RAISE EXCEPTION 'The content id of % is (%), but the key of % is (%).', relation, array_to_string(types, ', '),
+            wanted.relation, array_to_string(wanted.key_types, ', ')
+            USING ERRCODE = 'RV001', HINT = 'Give an expression of the same type for each column of the key.';
+    END IF;
+    RETURN jsonb_build_object('table', relation::text, 'columns', columns, 'content_id', expressions);
 END $$;
 
 CREATE FUNCTION rowvec.read_rows(content_type text, content_ids text[]) RETURNS TABLE(content_id text, owner text, fields text)
@@ -869,7 +901,7 @@ DECLARE
 BEGIN
     SELECT * INTO watched FROM rowvec.source s WHERE s.content_type = read_rows.content_type;
     PERFORM rowvec.check_readable(watched);
-    types := rowvec.key_types(watched);
+    types := watched.key_types;
     SELECT string_agg(format('(rowvec.split_id(i, %s))[%s]::%s AS key_%s', cardinality(types), position, type, position),
                       ', ' ORDER BY position)
     INTO keys FROM unnest(types) WITH ORDINALITY AS given (type, position);
@@ -925,14 +957,18 @@ CREATE FUNCTION rowvec.resume(content_type text) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-    watched rowvec.source := rowvec.find_source(content_type);
+    paused rowvec.source := rowvec.find_source(content_type);
+    watched rowvec.source := paused;
 BEGIN
     IF watched.paused_at IS NULL THEN
         RETURN false;
     END IF;
     PERFORM rowvec.check_columns(watched);
-    watched.condition := rowvec.check_expression(watched.relation, watched.condition, 'condition', '((true)) WHERE (%s)')
-        WHERE watched.condition IS NOT NULL;
+    watched.key_types := rowvec.key_types(watched.relation, watched.key_columns);
+    IF watched.condition IS NOT NULL THEN
+        watched.condition := (rowvec.check_expression(watched.relation, watched.condition, 'condition',
+                                                      '((true)) WHERE (%s)')).written;
+    END IF;
     watched.paused_at := NULL;
     watched.backfilled := false;
     watched.backfill_after := NULL;
@@ -940,7 +976,7 @@ BEGIN
     watched.swept := false;
     watched.sweep_after := NULL;
     watched.updated_at := now();
-    PERFORM rowvec.rewatch(watched, watched);
+    PERFORM rowvec.rewatch(paused, watched);
     RETURN true;
 END $$;
 
@@ -954,7 +990,8 @@ BEGIN
     INSERT INTO rowvec.source SELECT new.*;
     PERFORM rowvec.attach(new);
     PERFORM rowvec.try_text(new) WHERE new.text_function IS NOT NULL;
-    IF old.relation <> new.relation OR old.key_columns <> new.key_columns THEN
+    IF old.relation <> new.relation OR old.key_columns <> new.key_columns
+        OR rowvec.written_forms(old.key_types) <> rowvec.written_forms(new.key_types) THEN
         -- Its rows have other ids from now on.
         PERFORM rowvec.forget_rows(new.content_type);
     ELSIF NOT new.backfilled AND old.content_type IS NOT NULL THEN
@@ -1031,13 +1068,7 @@ BEGIN
         SELECT DISTINCT v.content_id FROM rowvec.vector v
         WHERE v.content_type = watched.content_type AND v.content_id > coalesce(watched.sweep_after, '')
         ORDER BY v.content_id LIMIT 1000) AS page;
-    BEGIN
-        gone := ARRAY(SELECT unnest(ids) EXCEPT SELECT r.content_id FROM rowvec.read_rows(watched.content_type, ids) r);
-    EXCEPTION WHEN SQLSTATE 'RV003' THEN
-        -- The key has another type since, which some of the ids can't be. Rows that are there after all are embedded
-        -- again.
-        gone := ids;
-    END;
+    gone := ARRAY(SELECT unnest(ids) EXCEPT SELECT r.content_id FROM rowvec.read_rows(watched.content_type, ids) r);
     PERFORM rowvec.append_changes_v1(watched.content_type, gone, watched.priority, 'remove', false);
     UPDATE rowvec.source s
     SET swept = ids IS NULL, sweep_after = coalesce(ids[cardinality(ids)], s.sweep_after), updated_at = now()
@@ -1112,6 +1143,7 @@ BEGIN
     new.content_type := content_type;
     new.relation := relation;
     new.key_columns := rowvec.find_key(relation, key);
+    new.key_types := rowvec.key_types(relation, new.key_columns);
     new.text_columns := rowvec.column_numbers(relation, columns);
     new.labels := CASE WHEN text_function IS NULL THEN columns ELSE ARRAY['text'] END;
     new.owner_column := CASE WHEN owner_column IS NOT NULL THEN rowvec.column_number(relation, owner_column) END;
@@ -1125,13 +1157,13 @@ BEGIN
     new.notify := notify;
     new.created_at := coalesce(old.created_at, now());
     new.updated_at := now();
-    new.depends_on := (SELECT coalesce(jsonb_agg(rowvec.read_dependency(asked)), '[]')
+    new.depends_on := (SELECT coalesce(jsonb_agg(rowvec.read_dependency(new, asked)), '[]')
                        FROM jsonb_array_elements(watch.depends_on) AS asked);
     PERFORM rowvec.check_settings(new);
     PERFORM rowvec.check_text(new, columns);
     new.template := CASE WHEN text_function IS NULL THEN template ELSE '{text}' END;
     IF condition IS NOT NULL THEN
-        new.condition := rowvec.check_expression(relation, condition, 'condition', '((true)) WHERE (%s)');
+        new.condition := (rowvec.check_expression(relation, condition, 'condition', '((true)) WHERE (%s)')).written;
     END IF;
 
     IF (to_jsonb(old) - bookkeeping) = (to_jsonb(new) - bookkeeping)
@@ -1155,6 +1187,15 @@ CREATE FUNCTION rowvec.watched_tables(relation regclass) RETURNS SETOF regclass
         JOIN pg_inherits i ON i.inhparent = t.member
     )
     SELECT t.member FROM tree t ORDER BY t.member
+$$;
+
+CREATE FUNCTION rowvec.written_forms(types text[]) RETURNS text[]
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT ARRAY(SELECT CASE WHEN t.typcategory IN ('N', 'S') THEN t.typcategory::text ELSE t.oid::text END
+                 FROM unnest(types) WITH ORDINALITY AS given (type, position)
+                 JOIN pg_type t ON t.oid = rowvec.base_type(type::regtype) ORDER BY position)
 $$;
 
 CREATE UNLOGGED SEQUENCE rowvec.awake_until
@@ -1325,7 +1366,7 @@ REVOKE ALL ON FUNCTION rowvec.canonical_id(watched rowvec.source, content_id tex
 
 REVOKE ALL ON FUNCTION rowvec.check_columns(watched rowvec.source) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowvec.check_expression(relation regclass, expression text, what text, index_form text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowvec.check_expression(relation regclass, expression text, what text, index_form text, OUT written text, OUT type regtype) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.check_key_column(relation regclass, number smallint) FROM PUBLIC;
 
@@ -1367,6 +1408,8 @@ REVOKE ALL ON FUNCTION rowvec.differs(relation regclass, numbers smallint[]) FRO
 
 REVOKE ALL ON FUNCTION rowvec.enqueue(content_type text, content_id text, priority integer, at timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowvec.expressed_id(relation regclass, expressions text[], alias text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowvec.find_function(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.find_key(relation regclass, asked text[]) FROM PUBLIC;
@@ -1379,7 +1422,7 @@ REVOKE ALL ON FUNCTION rowvec.fires_by_row(relation regclass) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.forget_rows(content_type text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowvec.key_types(watched rowvec.source) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowvec.key_types(relation regclass, keys smallint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.list_keys(relation regclass) FROM PUBLIC;
 
@@ -1393,7 +1436,7 @@ REVOKE ALL ON FUNCTION rowvec.pause(content_type text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.plan_backfill(old rowvec.source, new rowvec.source) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowvec.read_dependency(asked jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowvec.read_dependency(wanted rowvec.source, asked jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.read_rows(content_type text, content_ids text[]) FROM PUBLIC;
 
@@ -1422,3 +1465,5 @@ REVOKE ALL ON FUNCTION rowvec.void_items(content_type text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowvec.watch(relation regclass, content_type text, columns text[], priority integer, template text, owner_column text, chunking text, chunk_characters integer, chunk_overlap integer, notify boolean, key text[], condition text, text_function regproc, depends_on jsonb, urgent_rows integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.watched_tables(relation regclass) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.written_forms(types text[]) FROM PUBLIC;

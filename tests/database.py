@@ -19,6 +19,7 @@ from rowvec.postgres.administration import migrate_database
 
 Connect = Callable[[], Coroutine[Any, Any, asyncpg.Connection]]
 MODELS = {"first": 8, "second": 4}
+SETTINGS = {"max_prepared_transactions": "10"}
 MAJOR = int(os.environ.get("ROWVEC_TEST_POSTGRES", "18"))
 
 
@@ -45,7 +46,10 @@ def running_server() -> Iterator[Server]:
         with PostgresContainer(f"pgvector/pgvector:pg{MAJOR}", driver=None) as container:
             yield Server(container.get_connection_url())
     else:
-        with open_folder() as folder, EmbeddedPostgres(folder, major=MAJOR, durable=False) as postgres:
+        with (
+            open_folder() as folder,
+            EmbeddedPostgres(folder, major=MAJOR, durable=False, settings=SETTINGS) as postgres,
+        ):
             yield Server(postgres.dsn_for("postgres"))
 
 

@@ -7,6 +7,7 @@ CREATE TABLE rowvec.source (
     content_type     text PRIMARY KEY CHECK (content_type ~ '^[a-z][a-z0-9_]{0,39}$'),
     relation         regclass NOT NULL,
     key_columns      smallint[] NOT NULL,
+    key_types        text[] NOT NULL,
     text_columns     smallint[] NOT NULL,
     labels           text[] NOT NULL,
     owner_column     smallint,

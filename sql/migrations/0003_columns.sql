@@ -135,6 +135,20 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT u.type FROM under u WHERE u.base = 0
 $$;
 
+CREATE FUNCTION rowvec.key_types(relation regclass, keys smallint[]) RETURNS text[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT ARRAY(SELECT a.atttypid::regtype::text FROM unnest(keys) WITH ORDINALITY AS given (number, position)
+                 JOIN pg_attribute a ON a.attrelid = relation AND a.attnum = number ORDER BY position)
+$$;
+
+-- In what form types write their values: all integers in one, all texts in one.
+CREATE FUNCTION rowvec.written_forms(types text[]) RETURNS text[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT ARRAY(SELECT CASE WHEN t.typcategory IN ('N', 'S') THEN t.typcategory::text ELSE t.oid::text END
+                 FROM unnest(types) WITH ORDINALITY AS given (type, position)
+                 JOIN pg_type t ON t.oid = rowvec.base_type(type::regtype) ORDER BY position)
+$$;
+
 -- Refuses what has no text worth embedding.
 CREATE FUNCTION rowvec.check_text_column(relation regclass, number smallint) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -157,10 +171,10 @@ END $$;
 -- An expression over a table's row as Postgres writes it, names qualified. It must depend on nothing but the row: it
 -- is tried as a part of an index, which asks just that. Whoever writes to the table evaluates it, so everybody
 -- must be allowed to call its functions.
-CREATE FUNCTION rowvec.check_expression(relation regclass, expression text, what text, index_form text) RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
+CREATE FUNCTION rowvec.check_expression(
+    relation regclass, expression text, what text, index_form text, OUT written text, OUT type regtype
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
 DECLARE
-    written text;
     refused text;
 BEGIN
     EXECUTE format('CREATE TEMPORARY TABLE rowvec_probe (LIKE %s)', relation);
@@ -172,8 +186,10 @@ BEGIN
                                             'functions and types outside pg_catalog need their schema.';
     END;
     SELECT coalesce(pg_get_expr(i.indpred, i.indrelid), pg_get_expr(i.indexprs, i.indrelid),
-                    quote_ident(rowvec.column_name(i.indrelid, i.indkey[0]))) INTO written
-    FROM pg_index i WHERE i.indexrelid = 'pg_temp.rowvec_probe_index'::regclass;
+                    quote_ident(rowvec.column_name(i.indrelid, i.indkey[0]))), a.atttypid
+    INTO written, type
+    FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indexrelid
+    WHERE i.indexrelid = 'pg_temp.rowvec_probe_index'::regclass;
     SELECT min(p.oid::regprocedure::text) INTO refused
     FROM pg_depend d
     LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
@@ -186,7 +202,6 @@ BEGIN
             USING ERRCODE = 'RV001', HINT = 'Whoever writes to the table calls it: GRANT EXECUTE ON FUNCTION '
                                             || refused || ' TO PUBLIC.';
     END IF;
-    RETURN written;
 END $$;
 
 -- An expression with each column behind an alias: Postgres itself writes it so when there is more than one table.

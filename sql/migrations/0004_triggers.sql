@@ -133,9 +133,25 @@ BEGIN
             'lose_' || type, 'UPDATE', tables, format('FOR EACH ROW WHEN (NOT (%s) AND %s AND NOT (%s))', moves, held, holds),
             format(remove, format('ARRAY[%s]', old_id)));
     END IF;
+    -- Where it takes only one of several tables, what the others hold is asked for again: a change without an id.
     PERFORM rowvec.create_trigger(
         'truncate_' || type, 'TRUNCATE', tables, 'FOR EACH STATEMENT',
-        format('PERFORM rowvec.remove_all_v1(%L, %s::smallint, %L);', type, watched.priority, watched.notify));
+        format('PERFORM rowvec.remove_all_v1(%L, %s::smallint, %L);', type, watched.priority, watched.notify)
+        || CASE WHEN cardinality(tables) > 1 THEN E'\n' || format(append, 'ARRAY[NULL]::text[]') ELSE '' END);
+END $$;
+
+-- The id that a row of another table names; NULL when a part of it is.
+CREATE FUNCTION rowvec.expressed_id(relation regclass, expressions text[], alias text) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    parts text[] := ARRAY(SELECT rowvec.over_row(relation, expression, alias)
+                          FROM unnest(expressions) WITH ORDINALITY AS given (expression, position) ORDER BY position);
+BEGIN
+    IF cardinality(parts) = 1 THEN
+        RETURN parts[1] || '::text';
+    END IF;
+    RETURN format('CASE WHEN %s THEN jsonb_build_array(%s)::text END',
+                  array_to_string(parts, ' IS NOT NULL AND ') || ' IS NOT NULL', array_to_string(parts, ', '));
 END $$;
 
 -- The triggers on a table that a source's text is made of as well: they ask for the rows that it concerns.
@@ -144,16 +160,16 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     dependency jsonb := watched.depends_on -> (number - 1);
     relation regclass := dependency ->> 'table';
-    expression text := dependency ->> 'content_id';
+    expressions text[] := ARRAY(SELECT jsonb_array_elements_text(dependency -> 'content_id'));
     tables regclass[] := ARRAY(SELECT rowvec.watched_tables(relation));
     by_row boolean := rowvec.fires_by_row(relation);
     suffix text := '_' || watched.content_type;
     prefix text := 'dependency_' || number || '_';
     append text := format('PERFORM rowvec.append_changes_v1(%L, array_remove(%%s, NULL), %s::smallint, ''write'', %L, %s);',
                           watched.content_type, watched.priority, watched.notify, watched.urgent_rows);
-    old_id text := rowvec.over_row(relation, expression, 'old') || '::text';
-    new_id text := rowvec.over_row(relation, expression, 'new') || '::text';
-    row_ids text := format('ARRAY(SELECT DISTINCT %s::text FROM rows AS r)', rowvec.over_row(relation, expression, 'r'));
+    old_id text := rowvec.expressed_id(relation, expressions, 'old');
+    new_id text := rowvec.expressed_id(relation, expressions, 'new');
+    row_ids text := format('ARRAY(SELECT DISTINCT %s FROM rows AS r)', rowvec.expressed_id(relation, expressions, 'r'));
 BEGIN
     PERFORM rowvec.create_trigger(
         prefix || 'insert' || suffix, 'INSERT', tables,

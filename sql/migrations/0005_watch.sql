@@ -55,16 +55,18 @@ BEGIN
     PERFORM rowvec.check_template(wanted.template, columns);
 END $$;
 
--- One dependency as it is kept: the table with its schema, columns that exist, an expression that can be indexed.
-CREATE FUNCTION rowvec.read_dependency(asked jsonb) RETURNS jsonb
+-- One dependency as it is kept: the table with its schema, columns that exist, an expression for each part of the id.
+CREATE FUNCTION rowvec.read_dependency(wanted rowvec.source, asked jsonb) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     relation regclass;
     columns text[];
+    expressions text[];
+    types text[];
 BEGIN
     IF jsonb_typeof(asked -> 'table') IS DISTINCT FROM 'string'
         OR jsonb_typeof(asked -> 'columns') IS DISTINCT FROM 'array'
-        OR jsonb_typeof(asked -> 'content_id') IS DISTINCT FROM 'string' THEN
+        OR jsonb_typeof(asked -> 'content_id') IS NULL OR jsonb_typeof(asked -> 'content_id') NOT IN ('string', 'array') THEN
         RAISE EXCEPTION 'A dependency can''t be read: %.', asked USING ERRCODE = 'RV001',
             HINT = 'Its form is {"table": "public.comment", "columns": ["body"], "content_id": "post_id"}.';
     END IF;
@@ -72,8 +74,18 @@ BEGIN
     columns := ARRAY(SELECT jsonb_array_elements_text(asked -> 'columns'));
     PERFORM rowvec.check_table(relation);
     PERFORM rowvec.column_numbers(relation, columns);
-    RETURN jsonb_build_object('table', relation::text, 'columns', columns, 'content_id', rowvec.check_expression(
-        relation, asked ->> 'content_id', 'expression for the content id', '(((%s)::text))'));
+    SELECT array_agg(checked.written ORDER BY position), array_agg(checked.type::text ORDER BY position)
+    INTO expressions, types
+    FROM jsonb_array_elements_text(CASE jsonb_typeof(asked -> 'content_id') WHEN 'array' THEN asked -> 'content_id'
+                                   ELSE jsonb_build_array(asked -> 'content_id') END)
+        WITH ORDINALITY AS given (expression, position)
+    CROSS JOIN LATERAL rowvec.check_expression(relation, expression, 'expression for the content id', '((%s))') AS checked;
+    IF rowvec.written_forms(types) IS DISTINCT FROM rowvec.written_forms(wanted.key_types) THEN
+        RAISE EXCEPTION 'The content id of % is (%), but the key of % is (%).', relation, array_to_string(types, ', '),
+            wanted.relation, array_to_string(wanted.key_types, ', ')
+            USING ERRCODE = 'RV001', HINT = 'Give an expression of the same type for each column of the key.';
+    END IF;
+    RETURN jsonb_build_object('table', relation::text, 'columns', columns, 'content_id', expressions);
 END $$;
 
 -- Calls the text function once, as it will be called: most mistakes show at the first row.
@@ -153,6 +165,7 @@ BEGIN
     new.content_type := content_type;
     new.relation := relation;
     new.key_columns := rowvec.find_key(relation, key);
+    new.key_types := rowvec.key_types(relation, new.key_columns);
     new.text_columns := rowvec.column_numbers(relation, columns);
     new.labels := CASE WHEN text_function IS NULL THEN columns ELSE ARRAY['text'] END;
     new.owner_column := CASE WHEN owner_column IS NOT NULL THEN rowvec.column_number(relation, owner_column) END;
@@ -166,13 +179,13 @@ BEGIN
     new.notify := notify;
     new.created_at := coalesce(old.created_at, now());
     new.updated_at := now();
-    new.depends_on := (SELECT coalesce(jsonb_agg(rowvec.read_dependency(asked)), '[]')
+    new.depends_on := (SELECT coalesce(jsonb_agg(rowvec.read_dependency(new, asked)), '[]')
                        FROM jsonb_array_elements(watch.depends_on) AS asked);
     PERFORM rowvec.check_settings(new);
     PERFORM rowvec.check_text(new, columns);
     new.template := CASE WHEN text_function IS NULL THEN template ELSE '{text}' END;
     IF condition IS NOT NULL THEN
-        new.condition := rowvec.check_expression(relation, condition, 'condition', '((true)) WHERE (%s)');
+        new.condition := (rowvec.check_expression(relation, condition, 'condition', '((true)) WHERE (%s)')).written;
     END IF;
 
     IF (to_jsonb(old) - bookkeeping) = (to_jsonb(new) - bookkeeping)
@@ -193,7 +206,8 @@ BEGIN
     INSERT INTO rowvec.source SELECT new.*;
     PERFORM rowvec.attach(new);
     PERFORM rowvec.try_text(new) WHERE new.text_function IS NOT NULL;
-    IF old.relation <> new.relation OR old.key_columns <> new.key_columns THEN
+    IF old.relation <> new.relation OR old.key_columns <> new.key_columns
+        OR rowvec.written_forms(old.key_types) <> rowvec.written_forms(new.key_types) THEN
         -- Its rows have other ids from now on.
         PERFORM rowvec.forget_rows(new.content_type);
     ELSIF NOT new.backfilled AND old.content_type IS NOT NULL THEN
@@ -257,14 +271,18 @@ END $$;
 CREATE FUNCTION rowvec.resume(content_type text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    watched rowvec.source := rowvec.find_source(content_type);
+    paused rowvec.source := rowvec.find_source(content_type);
+    watched rowvec.source := paused;
 BEGIN
     IF watched.paused_at IS NULL THEN
         RETURN false;
     END IF;
     PERFORM rowvec.check_columns(watched);
-    watched.condition := rowvec.check_expression(watched.relation, watched.condition, 'condition', '((true)) WHERE (%s)')
-        WHERE watched.condition IS NOT NULL;
+    watched.key_types := rowvec.key_types(watched.relation, watched.key_columns);
+    IF watched.condition IS NOT NULL THEN
+        watched.condition := (rowvec.check_expression(watched.relation, watched.condition, 'condition',
+                                                      '((true)) WHERE (%s)')).written;
+    END IF;
     watched.paused_at := NULL;
     watched.backfilled := false;
     watched.backfill_after := NULL;
@@ -272,7 +290,7 @@ BEGIN
     watched.swept := false;
     watched.sweep_after := NULL;
     watched.updated_at := now();
-    PERFORM rowvec.rewatch(watched, watched);
+    PERFORM rowvec.rewatch(paused, watched);
     RETURN true;
 END $$;
 
@@ -280,14 +298,16 @@ END $$;
 CREATE FUNCTION rowvec.canonical_id(watched rowvec.source, content_id text) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    types text[] := rowvec.key_types(watched);
-    parts text[] := rowvec.split_id(content_id, cardinality(types));
+    types text[] := watched.key_types;
+    parts text[];
     written text;
 BEGIN
+    parts := rowvec.split_id(content_id, cardinality(types));
     IF cardinality(parts) <> cardinality(types) THEN
         RAISE invalid_parameter_value;
     END IF;
-    EXECUTE (SELECT format(CASE cardinality(types) WHEN 1 THEN 'SELECT (%s)::text' ELSE 'SELECT jsonb_build_array(%s)::text' END,
+    EXECUTE (SELECT format(CASE cardinality(types) WHEN 1 THEN 'SELECT (%s)::text'
+                           ELSE 'SELECT jsonb_build_array(%s)::text' END,
                            string_agg(format('$1[%s]::%s', position, type), ', ' ORDER BY position))
              FROM unnest(types) WITH ORDINALITY AS given (type, position))
     INTO written USING parts;

@@ -16,29 +16,22 @@ BEGIN
     END IF;
 END $$;
 
--- Raises when a source can't be read. (DROP COLUMN ... CASCADE takes the view and triggers along.)
+-- Raises when a source can't be read, and says why. (DROP COLUMN ... CASCADE takes the view and triggers along.)
 CREATE FUNCTION rowvec.check_readable(watched rowvec.source) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    IF to_regclass(format('rowvec.%I', 'rows_' || watched.content_type)) IS NOT NULL THEN
+        RETURN;
+    END IF;
     IF watched.paused_at IS NOT NULL THEN
         RAISE EXCEPTION 'The source "%" is paused.', watched.content_type
             USING ERRCODE = 'RV002', HINT = format('Go on with `rowvec resume %s`.', watched.content_type);
     END IF;
     PERFORM rowvec.check_columns(watched);
-    IF to_regclass(format('rowvec.%I', 'rows_' || watched.content_type)) IS NULL THEN
-        RAISE EXCEPTION 'The view rowvec.rows_% is gone.', watched.content_type
-            USING ERRCODE = 'RV002', HINT = 'Watch the table again: a column that the condition or the text needs '
-                                            'was dropped with all that depends on it.';
-    END IF;
+    RAISE EXCEPTION 'The view rowvec.rows_% is gone.', watched.content_type
+        USING ERRCODE = 'RV002', HINT = 'Watch the table again: the view, or a column that the condition or the text '
+                                        'needs, was dropped.';
 END $$;
-
--- The types of the key's columns.
-CREATE FUNCTION rowvec.key_types(watched rowvec.source) RETURNS text[]
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT ARRAY(SELECT a.atttypid::regtype::text
-                 FROM unnest(watched.key_columns) WITH ORDINALITY AS given (number, position)
-                 JOIN pg_attribute a ON a.attrelid = watched.relation AND a.attnum = number ORDER BY position)
-$$;
 
 -- An id's parts: itself, or the elements of its JSON array.
 CREATE FUNCTION rowvec.split_id(content_id text, parts integer) RETURNS text[]
@@ -60,7 +53,7 @@ DECLARE
 BEGIN
     SELECT * INTO watched FROM rowvec.source s WHERE s.content_type = read_rows.content_type;
     PERFORM rowvec.check_readable(watched);
-    types := rowvec.key_types(watched);
+    types := watched.key_types;
     SELECT string_agg(format('(rowvec.split_id(i, %s))[%s]::%s AS key_%s', cardinality(types), position, type, position),
                       ', ' ORDER BY position)
     INTO keys FROM unnest(types) WITH ORDINALITY AS given (type, position);
@@ -84,7 +77,7 @@ END $$;
 CREATE FUNCTION rowvec.list_page(watched rowvec.source) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
 DECLARE
-    types text[] := rowvec.key_types(watched);
+    types text[] := watched.key_types;
     keys text;
     after text;
     same_row text;
@@ -137,13 +130,7 @@ BEGIN
         SELECT DISTINCT v.content_id FROM rowvec.vector v
         WHERE v.content_type = watched.content_type AND v.content_id > coalesce(watched.sweep_after, '')
         ORDER BY v.content_id LIMIT 1000) AS page;
-    BEGIN
-        gone := ARRAY(SELECT unnest(ids) EXCEPT SELECT r.content_id FROM rowvec.read_rows(watched.content_type, ids) r);
-    EXCEPTION WHEN SQLSTATE 'RV003' THEN
-        -- The key has another type since, which some of the ids can't be. Rows that are there after all are embedded
-        -- again.
-        gone := ids;
-    END;
+    gone := ARRAY(SELECT unnest(ids) EXCEPT SELECT r.content_id FROM rowvec.read_rows(watched.content_type, ids) r);
     PERFORM rowvec.append_changes_v1(watched.content_type, gone, watched.priority, 'remove', false);
     UPDATE rowvec.source s
     SET swept = ids IS NULL, sweep_after = coalesce(ids[cardinality(ids)], s.sweep_after), updated_at = now()
