@@ -16,6 +16,7 @@ import structlog
 from rowvec.api.server import make_app, serving
 from rowvec.domain.errors import ConfigurationError, DatabaseUnavailableError
 from rowvec.domain.lanes import Lane
+from rowvec.domain.owner_shares import OwnerShares
 from rowvec.domain.retry import Attempts
 from rowvec.health import Health, Part
 from rowvec.lifecycle import Rooms, run_until_stopped, watchdog_fed
@@ -174,7 +175,8 @@ class Daemon:
         """Join the rooms."""
         daemon, bell, board, tokens = uuid.uuid4(), self._bell, DueBoard(time.monotonic), set[uuid.UUID]()
         changes, queue = PostgresChangeLog(database), PostgresItemQueue(database, daemon)
-        store, preparer = PostgresVectorStore(database), Preparer(PostgresRowReader(database))
+        store = PostgresVectorStore(database)
+        preparer = Preparer(PostgresRowReader(database), OwnerShares(time.monotonic))
         wake = PostgresWakeSource(database, self._settings.listen_dsn)
         presence = PostgresPresence(beats, daemon, VERSION)
 

@@ -97,6 +97,9 @@ class ItemQueue(Protocol):
     async def release(self, claim: Claim, ids: Sequence[int], delay_seconds: float) -> None:
         """Give leases back without counting an attempt."""
 
+    async def demote(self, claim: Claim, ids: Sequence[int]) -> None:
+        """Give leases back in the lane bulk, without counting an attempt."""
+
     async def fail(self, claim: Claim, delays: Mapping[int, float | None], message: str, detail: str) -> None:
         """Count a failed attempt of items.
 

@@ -14,6 +14,7 @@ import pytest
 from rowvec.domain.errors import DatabaseUnavailableError
 from rowvec.domain.items import Claim, Document, EmbedderTraits, Item, Outcome, Row, Slot, Source
 from rowvec.domain.lanes import Lane
+from rowvec.domain.owner_shares import OwnerShares
 from rowvec.domain.retry import Attempts
 from rowvec.health import Pulse
 from rowvec.pipeline import claim as claim_module
@@ -58,7 +59,7 @@ class World:
         self.changed = asyncio.Condition()
         self.pulse = Pulse("claim", 30.0, lambda: self.now)
         line = Line(
-            Preparer(self),
+            Preparer(self, OwnerShares(lambda: self.now)),
             EmbedRoom(self, self, self.metrics),
             self,
             self,
@@ -122,6 +123,9 @@ class World:
         return Outcome(current=ids)
 
     async def probe(self, models: Sequence[str], since: datetime) -> Sequence[Slot]:
+        raise NotImplementedError
+
+    async def demote(self, claim: Claim, ids: Sequence[int]) -> None:
         raise NotImplementedError
 
     async def release(self, claim: Claim, ids: Sequence[int], delay_seconds: float) -> None:

@@ -81,6 +81,9 @@ class Database:
     async def claim(self, slot: Slot, token: object, limit: int, since: datetime) -> Claim:
         raise NotImplementedError
 
+    async def demote(self, claim: Claim, ids: Sequence[int]) -> None:
+        raise NotImplementedError
+
     async def release(self, claim: Claim, ids: Sequence[int], delay_seconds: float) -> None:
         raise NotImplementedError
 

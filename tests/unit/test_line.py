@@ -22,6 +22,7 @@ from rowvec.domain.errors import (
 )
 from rowvec.domain.items import Claim, Document, EmbedderTraits, Item, Outcome, Row, Slot, Source
 from rowvec.domain.lanes import Lane
+from rowvec.domain.owner_shares import OwnerShares
 from rowvec.domain.retry import Attempts
 from rowvec.pipeline import line as line_module
 from rowvec.pipeline.due_board import DueBoard
@@ -64,6 +65,7 @@ class World:
         self.requests: list[list[str]] = []
         self.stores: list[list[int]] = []
         self.released: list[int] = []
+        self.demoted: list[int] = []
         self.failed: dict[int, tuple[float | None, str, str]] = {}
         self.fails: Counter[int] = Counter()
         self.on_read: Callable[[Sequence[str]], None] = lambda _: None
@@ -71,7 +73,7 @@ class World:
         self.on_store: Callable[[Sequence[Document]], Outcome | None] = lambda _: None
         self.on_release: Callable[[Sequence[int]], None] = lambda _: None
         self.line = Line(
-            Preparer(self),
+            Preparer(self, OwnerShares(self.clock)),
             EmbedRoom(self, self, self.metrics),
             self,
             self,
@@ -115,7 +117,7 @@ class World:
     async def store(
         self, claim: Claim, traits: EmbedderTraits, documents: Sequence[Document], embeddings: Mapping[bytes, Embedding]
     ) -> Outcome:
-        assert claim.slot == SLOT
+        assert claim.slot._replace(lane=Lane.BULK) == SLOT
         assert traits == self.traits
         self.stores.append([document.item.id for document in documents])
         await asyncio.sleep(0)
@@ -134,6 +136,10 @@ class World:
 
     async def claim(self, slot: Slot, token: uuid.UUID, limit: int, since: datetime) -> Claim:
         raise NotImplementedError
+
+    async def demote(self, claim: Claim, ids: Sequence[int]) -> None:
+        assert claim.slot.lane is Lane.IMMEDIATE
+        self.demoted.extend(ids)
 
     async def release(self, claim: Claim, ids: Sequence[int], delay_seconds: float) -> None:
         assert claim.slot == SLOT
@@ -458,3 +464,16 @@ def test_a_line_tells_its_model(world: World) -> None:
 def outcome(documents: Sequence[Document], refused: Sequence[int]) -> Outcome:
     ids = [document.item.id for document in documents]
     return Outcome(current=[one for one in ids if one not in refused], refused=[one for one in ids if one in refused])
+
+
+async def test_what_an_owner_brings_beyond_its_share_goes_back_as_bulk_and_reaches_no_model() -> None:
+    world = World()
+    world.watched = Source("course", ["body"], "{body}", "none", 1000, 0, urgent_rows=5)
+    urgent = SLOT._replace(lane=Lane.IMMEDIATE)
+    claim = Claim(urgent, uuid.uuid4(), world.claimed(8).items)
+    await world.line.carry(claim)
+    assert (sorted(world.stored), world.demoted) == ([0, 1, 2, 3, 4], [5, 6, 7])
+    assert sum(map(len, world.requests)) == 5
+    assert await asyncio.wait_for(world.board.take("m", Lane.BULK), 1) == SLOT
+    await world.line.carry(Claim(SLOT, uuid.uuid4(), world.claimed(8).items[5:]))
+    assert sorted(world.stored) == list(range(8))

@@ -57,6 +57,7 @@ class Source:
     chunking: str
     chunk_characters: int
     chunk_overlap: int
+    urgent_rows: int = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Watch:
         condition: which rows are embedded, in SQL over their own columns; None for all.
         text_function: makes the text of a row in place of the columns.
         depends_on: the other tables that it reads, as JSON.
-        urgent_rows: how many rows one transaction may bring at this priority.
+        urgent_rows: how many rows one transaction, or one owner within the lane's time, may bring at this priority.
     """
 
     table: str
@@ -126,11 +127,19 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """An item with the text it has now. No chunks: the row is gone or has nothing to say."""
+    """An item with the text it has now. No chunks: the row is gone or has nothing to say.
+
+    Attributes:
+        item: what was claimed.
+        owner: whose row it is.
+        chunks: its text.
+        floods: its owner has brought more rows than its share: it goes in as bulk.
+    """
 
     item: Item
     owner: str | None = None
     chunks: Sequence[Chunk] = ()
+    floods: bool = False
 
 
 @dataclass(frozen=True, slots=True)

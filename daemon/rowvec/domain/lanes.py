@@ -15,6 +15,8 @@ class Lane(StrEnum):
     BULK = "bulk"
 
 
+AIM_SECONDS: Final = {Lane.IMMEDIATE: 10.0, Lane.STANDARD: 60.0, Lane.BULK: 300.0}
+"""Within what time an item of a lane is to be done."""
 SHARES: Final = {Lane.IMMEDIATE: 7, Lane.STANDARD: 2, Lane.BULK: 1}
 """Of every ten turns that all lanes compete for. A lane that has no use for its turns lends them."""
 

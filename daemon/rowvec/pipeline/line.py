@@ -11,6 +11,7 @@ import structlog
 
 from rowvec.domain.errors import DatabaseUnavailableError, SourceUnreadableError, StatementTimeoutError, StoppingError
 from rowvec.domain.items import Claim, Document, Item
+from rowvec.domain.lanes import Lane
 from rowvec.domain.retry import Action, Attempts, decide, describe
 from rowvec.pipeline.due_board import DueBoard
 from rowvec.pipeline.embed import EmbedRoom
@@ -79,7 +80,7 @@ class Line:
 
     async def _carry(self, claim: Claim, items: Sequence[Item], embeddings: dict[bytes, Embedding]) -> None:
         try:
-            documents = await self._preparer.prepare(claim.slot.content_type, items)
+            documents = await self._put_off_floods(claim, await self._preparer.prepare(claim.slot, items))
             if await self._room.embed(claim.slot.lane, documents, embeddings):
                 self._rest_seconds = SHORTEST_REST_SECONDS
             await self._store_all(claim, documents, embeddings)
@@ -89,6 +90,15 @@ class Line:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a row or a model raises, its items are accounted for
             await self._handle(claim, items, embeddings, error)
+
+    async def _put_off_floods(self, claim: Claim, documents: Sequence[Document]) -> list[Document]:
+        """Give back as bulk what an owner has brought beyond its share, and return the rest."""
+        floods = [document.item.id for document in documents if document.floods]
+        if floods:
+            await self._queue.demote(claim, floods)
+            self._board.offer([claim.slot._replace(lane=Lane.BULK)])
+            self._count(claim, "demoted", len(floods))
+        return [document for document in documents if not document.floods]
 
     async def _store_all(self, claim: Claim, documents: Sequence[Document], embeddings: dict[bytes, Embedding]) -> None:
         """Store; what a writer or the fold holds just now is tried again shortly, then left to the heartbeat."""

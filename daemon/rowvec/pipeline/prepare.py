@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
-from rowvec.domain.items import Document, Item, Row, Source
+from rowvec.domain.items import Document, Item, Row, Slot, Source
+from rowvec.domain.owner_shares import OwnerShares
 from rowvec.domain.text import render_text, split_text
 from rowvec.ports import RowReader
 
@@ -19,12 +21,14 @@ class Preparer:
 
     Args:
         reader: of the application's rows.
+        shares: of their owners in the urgent lanes.
     """
 
-    def __init__(self, reader: RowReader) -> None:
+    def __init__(self, reader: RowReader, shares: OwnerShares) -> None:
         self._reader = reader
+        self._shares = shares
 
-    async def prepare(self, content_type: str, items: Sequence[Item]) -> list[Document]:
+    async def prepare(self, slot: Slot, items: Sequence[Item]) -> list[Document]:
         """Return a document an item; one without chunks where the row is gone or empty.
 
         Whoever changes the source queues its rows once more afterwards.
@@ -33,13 +37,20 @@ class Preparer:
             SourceUnreadableError: the table can't be read.
             TextRejectedError: a row can't be read as text, or an id is no key.
         """
-        found = await self._reader.read(content_type, [item.content_id for item in items])
+        found = await self._reader.read(slot.content_type, [item.content_id for item in items])
         if found is None:
             return [Document(item) for item in items]
         source, rows = found
         if sum(len(row.fields) for row in rows) > LONG_CHARACTERS:
-            return await asyncio.to_thread(_documents, source, items, rows)
-        return _documents(source, items, rows)
+            documents = await asyncio.to_thread(_documents, source, items, rows)
+        else:
+            documents = _documents(source, items, rows)
+        return [self._judged(slot, source, document) for document in documents]
+
+    def _judged(self, slot: Slot, source: Source, document: Document) -> Document:
+        """Mark a document whose owner has had its share."""
+        floods = self._shares.is_beyond(slot, document.owner, source.urgent_rows)
+        return replace(document, floods=True) if floods else document
 
 
 def _documents(source: Source, items: Sequence[Item], rows: Sequence[Row]) -> list[Document]:

@@ -55,6 +55,10 @@ class PostgresItemQueue:
         """See `ports.ItemQueue.release`."""
         await self._database.fetch("release_items", ids, claim.token, delay_seconds)
 
+    async def demote(self, claim: Claim, ids: Sequence[int]) -> None:
+        """See `ports.ItemQueue.demote`."""
+        await self._database.fetch("demote_items", ids, claim.token)
+
     async def fail(self, claim: Claim, delays: Mapping[int, float | None], message: str, detail: str) -> None:
         """See `ports.ItemQueue.fail`."""
         generations = {item.id: item.generation for item in claim.items}
