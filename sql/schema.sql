@@ -1119,7 +1119,7 @@ CREATE FUNCTION rowvec.void_items(content_type text) RETURNS void
     WHERE q.status = 'processing' AND q.content_type = void_items.content_type
 $$;
 
-CREATE FUNCTION rowvec.watch(relation regclass, content_type text, columns text[] DEFAULT NULL::text[], priority integer DEFAULT 3, template text DEFAULT NULL::text, owner_column text DEFAULT NULL::text, chunking text DEFAULT 'none'::text, chunk_characters integer DEFAULT 1500, chunk_overlap integer DEFAULT 0, notify boolean DEFAULT true, key text[] DEFAULT NULL::text[], condition text DEFAULT NULL::text, text_function regproc DEFAULT NULL::regproc, depends_on jsonb DEFAULT '[]'::jsonb, urgent_rows integer DEFAULT 1000) RETURNS boolean
+CREATE FUNCTION rowvec.watch(relation regclass, content_type text, columns text[] DEFAULT NULL::text[], priority integer DEFAULT 3, template text DEFAULT NULL::text, owner_column text DEFAULT NULL::text, chunking text DEFAULT 'none'::text, chunk_characters integer DEFAULT 1500, chunk_overlap integer DEFAULT 0, notify boolean DEFAULT true, key text[] DEFAULT NULL::text[], condition text DEFAULT NULL::text, text_function regproc DEFAULT NULL::regproc, depends_on jsonb DEFAULT '[]'::jsonb, urgent_rows integer DEFAULT 500) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$

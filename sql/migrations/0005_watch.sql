@@ -143,7 +143,7 @@ CREATE FUNCTION rowvec.watch(
     template text DEFAULT NULL, owner_column text DEFAULT NULL, chunking text DEFAULT 'none',
     chunk_characters integer DEFAULT 1500, chunk_overlap integer DEFAULT 0, notify boolean DEFAULT true,
     key text[] DEFAULT NULL, condition text DEFAULT NULL, text_function regproc DEFAULT NULL,
-    depends_on jsonb DEFAULT '[]', urgent_rows integer DEFAULT 1000
+    depends_on jsonb DEFAULT '[]', urgent_rows integer DEFAULT 500
 ) RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     bookkeeping text[] := ARRAY['backfilled', 'backfill_after', 'backfill_where', 'swept', 'sweep_after', 'created_at',

@@ -31,7 +31,7 @@ def watch(
     chunk_overlap: Annotated[int, typer.Option(min=0, help="How many characters chunks share.")] = 0,
     urgent_rows: Annotated[
         int, typer.Option(min=1, help="How many rows one transaction may bring at this priority; the rest is bulk.")
-    ] = 1000,
+    ] = 500,
     notify: Annotated[bool, typer.Option(help="Whether writers may send NOTIFY.")] = True,
     json: Json = False,
 ) -> None:

@@ -57,7 +57,7 @@ class Source:
     chunking: str
     chunk_characters: int
     chunk_overlap: int
-    urgent_rows: int = 1000
+    urgent_rows: int = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Watch:
     condition: str | None = None
     text_function: str | None = None
     depends_on: str = "[]"
-    urgent_rows: int = 1000
+    urgent_rows: int = 500
 
 
 @dataclass(frozen=True, slots=True)
