@@ -28,18 +28,44 @@ HOT = {
     "find_vectors": (TABLE, "ARRAY['\\x00'::bytea], 'r', ''"),
     "delete_rows": ("rowvec.vector", "ARRAY['course'], ARRAY['1']"),
 }
+CUSTOM_PLANS = 5
+"""That many does `auto` make before it compares them with a generic one (plancache.c)."""
+
 LARGE = re.compile(r"Seq Scan on (embedding_queue|change|vector_)|Sort Key: embedding_queue")
 
 
+@pytest.fixture(params=["force_generic_plan", "force_custom_plan", "auto"])
+def plan_cache_mode(request: pytest.FixtureRequest) -> str:
+    """The first is the daemon's; a pooler or a role's settings must not make another one ruinous."""
+    return str(request.param)
+
+
+async def open_planner(dsn: str, plan_cache_mode: str) -> asyncpg.Connection:
+    """A session as the daemon's, but for the mode."""
+    return await asyncpg.connect(dsn, server_settings={**PLANNING, "plan_cache_mode": plan_cache_mode})
+
+
+async def explain(session: asyncpg.Connection, name: str, options: str = "") -> str:
+    arguments = HOT[name][1]
+    rows = await session.fetch(f"EXPLAIN {options} EXECUTE {name}{f'({arguments})' if arguments else ''}")
+    return "\n".join(row[0] for row in rows)
+
+
+async def plan_all(session: asyncpg.Connection) -> None:
+    """Have every statement planned, more often than `auto` tries before it keeps a plan."""
+    for name, (table, _) in HOT.items():
+        await session.execute(f"PREPARE {name} AS {statement(name, table=table)}")
+        for _ in range(CUSTOM_PLANS + 1):
+            await explain(session, name)
+
+
 @pytest.fixture
-async def planner(course: asyncpg.Connection, dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    """A session as the daemon's, whose statements were planned on vacuumed, empty tables."""
+async def planner(course: asyncpg.Connection, dsn: str, plan_cache_mode: str) -> AsyncIterator[asyncpg.Connection]:
+    """A session whose statements were planned on vacuumed, empty tables."""
     await course.execute("VACUUM ANALYZE rowvec.embedding_queue")
     await course.execute("VACUUM ANALYZE rowvec.change")
-    session = await asyncpg.connect(dsn, server_settings=PLANNING)
-    for name, (table, arguments) in HOT.items():
-        await session.execute(f"PREPARE {name} AS {statement(name, table=table)}")
-        await session.execute(f"EXPLAIN EXECUTE {name}{f'({arguments})' if arguments else ''}")
+    session = await open_planner(dsn, plan_cache_mode)
+    await plan_all(session)
     yield session
     await session.close()
 
@@ -58,17 +84,33 @@ async def load(session: asyncpg.Connection) -> None:
     """)
 
 
-@pytest.mark.parametrize("name", HOT)
-async def test_it_goes_through_the_index(course: asyncpg.Connection, planner: asyncpg.Connection, name: str) -> None:
+async def test_they_go_through_the_index(course: asyncpg.Connection, planner: asyncpg.Connection) -> None:
     await load(course)
-    arguments = HOT[name][1]
-    rows = await planner.fetch(f"EXPLAIN EXECUTE {name}{f'({arguments})' if arguments else ''}")
-    plan = "\n".join(row[0] for row in rows)
-    assert not LARGE.search(plan), plan
+    plans = {name: await explain(planner, name) for name in HOT}
+    assert {name: plan for name, plan in plans.items() if LARGE.search(plan)} == {}
 
 
 async def test_a_claim_reads_no_more_than_it_takes(course: asyncpg.Connection, planner: asyncpg.Connection) -> None:
     await load(course)
-    rows = await planner.fetch(f"EXPLAIN (ANALYZE, TIMING OFF) EXECUTE claim_items({HOT['claim_items'][1]})")
-    plan = "\n".join(row[0] for row in rows)
+    plan = await explain(planner, "claim_items", "(ANALYZE, TIMING OFF)")
     assert re.search(r"Index Scan using embedding_queue_due .*rows=128(\.00)? ", plan), plan
+
+
+@pytest.mark.xfail(
+    reason="Planned when the index of the keys is a single page still and that of the due items is none any more, "
+    "the claim sorts a source's whole backlog until the next ANALYZE; enable_sort = off would prevent it."
+)
+async def test_a_claim_that_was_planned_on_a_few_items_is_good_for_many(
+    course: asyncpg.Connection, dsn: str, plan_cache_mode: str
+) -> None:
+    await course.execute("ALTER TABLE rowvec.embedding_queue SET (autovacuum_enabled = off)")
+    await course.execute("VACUUM ANALYZE rowvec.embedding_queue")
+    await course.execute("""
+        INSERT INTO rowvec.embedding_queue (content_type, content_id, model, priority, generation)
+        SELECT 'course', n::text, 'first', 2, n FROM generate_series(1, 220) n
+    """)
+    session = await open_planner(dsn, plan_cache_mode)
+    await plan_all(session)
+    plan = await explain(session, "claim_items")
+    await session.close()
+    assert "Sort" not in plan, plan
