@@ -26,7 +26,7 @@ check: $(VENV)/.dev ## Style, types and the contracts between rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev ## Latency and throughput, compared within one run (ARGS=--quick for a short one)
+bench: $(VENV)/.dev ## Measurements, compared within one run (ARGS=--quick for a short one, see docs/benchmarks.md)
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/bench.py $(ARGS)
 
 schema: $(VENV)/.dev ## Write sql/schema.sql anew after changing a migration

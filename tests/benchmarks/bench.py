@@ -68,9 +68,11 @@ def plain(result: Result) -> dict[str, Any] | list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[*RUNS, []], help="which measurements (all)")
+    parser.add_argument("names", nargs="*", help=f"which measurements (all): {', '.join(RUNS)}")
     parser.add_argument("--quick", action="store_true", help="fewer and smaller samples: a few minutes")
     given = parser.parse_args()
+    if strange := set(given.names) - RUNS.keys():
+        parser.error(f"no such measurement: {', '.join(sorted(strange))}")
     configure_logs("warning", "console")
     sys.stdout.write(json.dumps(uvloop.run(measure(given.names, given.quick)), indent=2) + "\n")
 

@@ -59,7 +59,7 @@ Result = Latency | Throughput | Sequence[Figure]
 
 def latency(seconds: Sequence[float]) -> Latency:
     ordered = sorted(second * 1000 for second in seconds)
-    p99 = statistics.quantiles(ordered, n=100)[98]
+    p99 = statistics.quantiles(ordered, n=100, method="inclusive")[98]
     return Latency(len(ordered), round(statistics.median(ordered), 2), round(p99, 2), round(ordered[-1], 2))
 
 
