@@ -2,6 +2,11 @@
 
 CREATE SCHEMA rowvec;
 
+CREATE TYPE rowvec.change_kind AS ENUM (
+    'write',
+    'remove'
+);
+
 CREATE FUNCTION rowvec.add_model(name text, dimensions integer) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
@@ -37,28 +42,46 @@ BEGIN
     RETURN CASE WHEN watched.swept THEN rowvec.append_page(watched) ELSE rowvec.sweep_page(watched) END;
 END $$;
 
-CREATE FUNCTION rowvec.append_changes_v1(content_type text, content_ids text[], priority smallint, kind text, wake boolean, urgent_rows integer DEFAULT NULL::integer, due_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
+CREATE FUNCTION rowvec.append_changes_v1(content_type text, content_ids text[], priority smallint, kind rowvec.change_kind, wake boolean, urgent_rows integer DEFAULT NULL::integer, due_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS integer
     LANGUAGE plpgsql
     AS $$
 DECLARE
+    arriving integer := cardinality(content_ids);
     before integer := 0;
+    urgency smallint := CASE WHEN kind = 'remove' THEN 1 WHEN priority <= 2 THEN 2 ELSE 3 END;
+    counted text;
 BEGIN
-    IF cardinality(content_ids) = 0 THEN
-        RETURN;
+    IF arriving = 0 THEN
+        RETURN 0;
     END IF;
     IF priority < 5 AND urgent_rows IS NOT NULL THEN
         before := coalesce(nullif(current_setting('rowvec.changes', true), ''), '0');
-        PERFORM set_config('rowvec.changes', (before + cardinality(content_ids))::text, true);
+        counted := set_config('rowvec.changes', (before + arriving)::text, true);
+        IF before >= urgent_rows THEN
+            priority := 5;
+            urgency := CASE WHEN kind = 'remove' THEN 1 ELSE 3 END;
+        END IF;
     END IF;
-    INSERT INTO rowvec.change (content_type, content_id, priority, kind, due_at)
-    SELECT append_changes_v1.content_type, given.content_id,
-           CASE WHEN before + given.position > urgent_rows AND priority < 5 THEN 5 ELSE append_changes_v1.priority END,
-           append_changes_v1.kind, append_changes_v1.due_at
-    FROM unnest(content_ids) WITH ORDINALITY AS given (content_id, position);
+    IF arriving = 1 THEN
+        INSERT INTO rowvec.change (urgency, content_type, content_id, priority, kind, due_at)
+        VALUES (CASE WHEN content_ids[1] IS NULL THEN 0 ELSE urgency END, append_changes_v1.content_type,
+                content_ids[1], priority, kind, append_changes_v1.due_at);
+    ELSIF before + arriving <= urgent_rows OR priority >= 5 OR urgent_rows IS NULL THEN
+        INSERT INTO rowvec.change (urgency, content_type, content_id, priority, kind, due_at)
+        SELECT urgency, append_changes_v1.content_type, given.content_id, priority, kind, append_changes_v1.due_at
+        FROM unnest(content_ids) AS given (content_id);
+    ELSE
+        arriving := rowvec.append_changes_v1(
+            content_type, content_ids[:urgent_rows - before], priority, kind, false, NULL, due_at);
+        RETURN arriving + rowvec.append_changes_v1(
+            content_type, content_ids[urgent_rows - before + 1:], 5::smallint, kind, wake, NULL, due_at);
+    END IF;
     -- NOTIFY takes a database-wide lock at commit: only when nobody is awake to look anyway.
-    IF wake AND (SELECT last_value FROM rowvec.awake_until) < extract(epoch FROM clock_timestamp()) * 1000000 THEN
+    IF wake AND to_timestamp(coalesce(pg_sequence_last_value('rowvec.awake_until'), 0)::double precision / 1000000)
+        < clock_timestamp() THEN
         PERFORM pg_notify('rowvec', '');
     END IF;
+    RETURN arriving;
 END $$;
 
 CREATE TABLE rowvec.source (
@@ -443,7 +466,7 @@ DECLARE
     by_row boolean := rowvec.fires_by_row(relation);
     suffix text := '_' || watched.content_type;
     prefix text := 'dependency_' || number || '_';
-    append text := format('PERFORM rowvec.append_changes_v1(%L, array_remove(%%s, NULL), %s::smallint, ''write'', %L, %s);',
+    append text := format('appended := rowvec.append_changes_v1(%L, array_remove(%%s, NULL), %s::smallint, ''write'', %L, %s);',
                           watched.content_type, watched.priority, watched.notify, watched.urgent_rows);
     old_id text := rowvec.expressed_id(relation, expressions, 'old');
     new_id text := rowvec.expressed_id(relation, expressions, 'new');
@@ -465,7 +488,7 @@ BEGIN
     -- A change without an id asks for all rows.
     PERFORM rowvec.create_trigger(
         prefix || 'truncate' || suffix, 'TRUNCATE', tables, 'FOR EACH STATEMENT',
-        format('PERFORM rowvec.append_changes_v1(%L, ARRAY[NULL]::text[], %s::smallint, ''write'', %L);',
+        format('appended := rowvec.append_changes_v1(%L, ARRAY[NULL]::text[], %s::smallint, ''write'', %L);',
                watched.content_type, watched.priority, watched.notify));
 END $$;
 
@@ -478,7 +501,8 @@ DECLARE
 BEGIN
     EXECUTE format(
         'CREATE FUNCTION rowvec.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER '
-        'SET search_path = pg_catalog, pg_temp AS %L', 'on_' || name, format(E'BEGIN\n%s\nRETURN NULL;\nEND', body));
+        'SET search_path = pg_catalog, pg_temp AS %L', 'on_' || name,
+        format(E'DECLARE\nappended integer;\nBEGIN\n%s\nRETURN NULL;\nEND', body));
     EXECUTE format('REVOKE ALL ON FUNCTION rowvec.%I() FROM PUBLIC', 'on_' || name);
     FOREACH relation IN ARRAY tables LOOP
         EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s %s EXECUTE FUNCTION rowvec.%I()',
@@ -495,9 +519,9 @@ DECLARE
     relation regclass := watched.relation;
     tables regclass[] := ARRAY(SELECT rowvec.watched_tables(relation));
     by_row boolean := rowvec.fires_by_row(relation);
-    append text := format('PERFORM rowvec.append_changes_v1(%L, %%s, %s::smallint, ''write'', %L, %s);',
+    append text := format('appended := rowvec.append_changes_v1(%L, %%s, %s::smallint, ''write'', %L, %s);',
                           type, watched.priority, watched.notify, watched.urgent_rows);
-    remove text := format('PERFORM rowvec.remove_rows_v1(%L, %%s, %s::smallint, %L, %s);',
+    remove text := format('appended := rowvec.remove_rows_v1(%L, %%s, %s::smallint, %L, %s);',
                           type, watched.priority, watched.notify, watched.urgent_rows);
     old_id text := rowvec.content_id(relation, watched.key_columns, 'OLD');
     new_id text := rowvec.content_id(relation, watched.key_columns, 'NEW');
@@ -538,7 +562,7 @@ BEGIN
     -- Where it takes only one of several tables, what the others hold is asked for again: a change without an id.
     PERFORM rowvec.create_trigger(
         'truncate_' || type, 'TRUNCATE', tables, 'FOR EACH STATEMENT',
-        format('PERFORM rowvec.remove_all_v1(%L, %s::smallint, %L);', type, watched.priority, watched.notify)
+        format('appended := rowvec.remove_all_v1(%L, %s::smallint, %L);', type, watched.priority, watched.notify)
         || CASE WHEN cardinality(tables) > 1 THEN E'\n' || format(append, 'ARRAY[NULL]::text[]') ELSE '' END);
 END $$;
 
@@ -921,7 +945,7 @@ BEGIN
     END USING content_ids;
 END $_$;
 
-CREATE FUNCTION rowvec.remove_all_v1(content_type text, priority smallint, wake boolean) RETURNS void
+CREATE FUNCTION rowvec.remove_all_v1(content_type text, priority smallint, wake boolean) RETURNS integer
     LANGUAGE plpgsql
     SET enable_seqscan TO 'off'
     AS $$
@@ -930,16 +954,17 @@ BEGIN
         PERFORM rowvec.void_items(content_type);
         DELETE FROM rowvec.vector v WHERE v.content_type = remove_all_v1.content_type;
     END IF;
-    PERFORM rowvec.append_changes_v1(content_type, ARRAY[NULL]::text[], priority, 'remove', wake);
+    RETURN rowvec.append_changes_v1(content_type, ARRAY[NULL]::text[], priority, 'remove', wake);
 END $$;
 
-CREATE FUNCTION rowvec.remove_rows_v1(content_type text, content_ids text[], priority smallint, wake boolean, urgent_rows integer) RETURNS void
+CREATE FUNCTION rowvec.remove_rows_v1(content_type text, content_ids text[], priority smallint, wake boolean, urgent_rows integer) RETURNS integer
     LANGUAGE plpgsql
     SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 BEGIN
     IF cardinality(content_ids) = 0 THEN
-        RETURN;
+        RETURN 0;
     END IF;
     IF current_setting('transaction_isolation') = 'read committed' THEN
         UPDATE rowvec.embedding_queue q
@@ -949,7 +974,7 @@ BEGIN
         DELETE FROM rowvec.vector v
         WHERE v.content_type = remove_rows_v1.content_type AND v.content_id = ANY (content_ids);
     END IF;
-    PERFORM rowvec.append_changes_v1(content_type, content_ids, priority, 'remove', wake, urgent_rows);
+    RETURN rowvec.append_changes_v1(content_type, content_ids, priority, 'remove', wake, urgent_rows);
 END $$;
 
 CREATE FUNCTION rowvec.resume(content_type text) RETURNS boolean
@@ -1207,12 +1232,12 @@ CREATE UNLOGGED SEQUENCE rowvec.awake_until
 
 CREATE TABLE rowvec.change (
     id bigint NOT NULL,
+    urgency smallint NOT NULL,
     content_type text NOT NULL,
     content_id text,
     priority smallint NOT NULL,
-    kind text NOT NULL,
-    due_at timestamp with time zone,
-    CONSTRAINT change_kind_check CHECK ((kind = ANY (ARRAY['write'::text, 'remove'::text])))
+    kind rowvec.change_kind NOT NULL,
+    due_at timestamp with time zone
 )
 WITH (autovacuum_vacuum_threshold='5000', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_threshold='50000');
 
@@ -1316,7 +1341,7 @@ CREATE TABLE rowvec.vector (
 COMMENT ON COLUMN rowvec.vector.repeat IS 'How many times the same chunk stood in this row before: with it a chunk is known without its position.';
 
 ALTER TABLE ONLY rowvec.change
-    ADD CONSTRAINT change_pkey PRIMARY KEY (id);
+    ADD CONSTRAINT change_pkey PRIMARY KEY (urgency, id);
 
 ALTER TABLE ONLY rowvec.daemon
     ADD CONSTRAINT daemon_pkey PRIMARY KEY (id);
@@ -1336,12 +1361,6 @@ ALTER TABLE ONLY rowvec.schema_migration
 ALTER TABLE ONLY rowvec.source
     ADD CONSTRAINT source_pkey PRIMARY KEY (content_type);
 
-CREATE INDEX change_immediate ON rowvec.change USING btree (content_type, id) WHERE ((kind = 'write'::text) AND (priority <= 2));
-
-CREATE INDEX change_removal ON rowvec.change USING btree (id) WHERE (kind = 'remove'::text);
-
-CREATE INDEX change_whole ON rowvec.change USING btree (id) WHERE (content_id IS NULL);
-
 CREATE INDEX embedding_queue_due ON rowvec.embedding_queue USING btree (model, lane, content_type, scheduled_at, id) WHERE (status = 'queued'::text);
 
 CREATE INDEX embedding_queue_failed ON rowvec.embedding_queue USING btree (updated_at) WHERE (status = 'failed'::text);
@@ -1354,7 +1373,7 @@ REVOKE ALL ON FUNCTION rowvec.add_model(name text, dimensions integer) FROM PUBL
 
 REVOKE ALL ON FUNCTION rowvec.append_backfill(content_type text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowvec.append_changes_v1(content_type text, content_ids text[], priority smallint, kind text, wake boolean, urgent_rows integer, due_at timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowvec.append_changes_v1(content_type text, content_ids text[], priority smallint, kind rowvec.change_kind, wake boolean, urgent_rows integer, due_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.append_page(watched rowvec.source) FROM PUBLIC;
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from rowvec.domain.items import Claim, Document, EmbedderTraits, Fold, Outcome, Slot
+from rowvec.domain.items import Claim, Document, EmbedderTraits, Floors, Fold, Outcome, Slot
 from rowvec.domain.lanes import Lane
 from rowvec.domain.text import render_text, split_text
 from rowvec.postgres.change_log import PostgresChangeLog
@@ -51,8 +51,8 @@ class Worker:
         )
         await database.close()
 
-    async def fold(self, floor: int = 0) -> Fold:
-        return await self.log.fold(floor, 1000)
+    async def fold(self, floors: Floors = Floors()) -> Fold:  # noqa: B008 - immutable
+        return await self.log.fold(floors, 1000)
 
     async def claim(self, lane: Lane = Lane.IMMEDIATE, content_type: str = "course", model: str = "first") -> Claim:
         return await self.queue.claim(Slot(model, lane, content_type), uuid.uuid4(), 1000, EVER)

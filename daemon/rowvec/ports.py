@@ -13,6 +13,7 @@ from rowvec.domain.items import (
     Claim,
     Document,
     EmbedderTraits,
+    Floors,
     Fold,
     Outcome,
     Row,
@@ -66,12 +67,12 @@ class Embedder(Protocol):
 class ChangeLog(Protocol):
     """The changes that triggers append, and their way into the queue."""
 
-    async def fold(self, floor: int, batch: int) -> Fold:
+    async def fold(self, floors: Floors, batch: int) -> Fold:
         """Turn the oldest changes into items, in one transaction.
 
         Args:
-            floor: change ids below it are not looked at.
-            batch: the most changes to take (twice, where many are removals).
+            floors: change ids below them are not looked at.
+            batch: the most changes to take of each urgency.
         """
 
     async def unfilled(self, max_waiting: int) -> Sequence[str]:

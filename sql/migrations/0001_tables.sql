@@ -61,22 +61,22 @@ CREATE TABLE rowvec.daemon (
     resting    text[] NOT NULL DEFAULT '{}'
 ) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 
--- What was written. Append-only and short-lived: no unique key, no models, no foreign key, or bulk writes of
--- the application slow down several times.
+-- What was written. Append-only and short-lived: one index that holds for all, no constraint to be evaluated, no
+-- models, no foreign key, or the application's writes slow down several times. `urgency` is the order of the fold:
+-- 0 a whole type, 1 a removal, 2 an immediate write, 3 any other.
+CREATE TYPE rowvec.change_kind AS ENUM ('write', 'remove');
 CREATE TABLE rowvec.change (
-    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id           bigint GENERATED ALWAYS AS IDENTITY,
+    urgency      smallint NOT NULL,
     content_type text NOT NULL,
     content_id   text,
     priority     smallint NOT NULL,
-    kind         text NOT NULL CHECK (kind IN ('write', 'remove')),
-    due_at       timestamptz
+    kind         rowvec.change_kind NOT NULL,
+    due_at       timestamptz,
+    PRIMARY KEY (urgency, id)
 ) WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0,
         autovacuum_analyze_threshold = 50000);
 COMMENT ON COLUMN rowvec.change.content_id IS 'NULL: the whole type.';
--- What folds first, however many other changes wait; of urgent ones some of every source.
-CREATE INDEX change_whole ON rowvec.change (id) WHERE content_id IS NULL;
-CREATE INDEX change_removal ON rowvec.change (id) WHERE kind = 'remove';
-CREATE INDEX change_immediate ON rowvec.change (content_type, id) WHERE kind = 'write' AND priority <= 2;
 
 CREATE SEQUENCE rowvec.generation;
 

@@ -75,7 +75,8 @@ DECLARE
 BEGIN
     EXECUTE format(
         'CREATE FUNCTION rowvec.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER '
-        'SET search_path = pg_catalog, pg_temp AS %L', 'on_' || name, format(E'BEGIN\n%s\nRETURN NULL;\nEND', body));
+        'SET search_path = pg_catalog, pg_temp AS %L', 'on_' || name,
+        format(E'DECLARE\nappended integer;\nBEGIN\n%s\nRETURN NULL;\nEND', body));
     EXECUTE format('REVOKE ALL ON FUNCTION rowvec.%I() FROM PUBLIC', 'on_' || name);
     FOREACH relation IN ARRAY tables LOOP
         EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s %s EXECUTE FUNCTION rowvec.%I()',
@@ -93,9 +94,9 @@ DECLARE
     relation regclass := watched.relation;
     tables regclass[] := ARRAY(SELECT rowvec.watched_tables(relation));
     by_row boolean := rowvec.fires_by_row(relation);
-    append text := format('PERFORM rowvec.append_changes_v1(%L, %%s, %s::smallint, ''write'', %L, %s);',
+    append text := format('appended := rowvec.append_changes_v1(%L, %%s, %s::smallint, ''write'', %L, %s);',
                           type, watched.priority, watched.notify, watched.urgent_rows);
-    remove text := format('PERFORM rowvec.remove_rows_v1(%L, %%s, %s::smallint, %L, %s);',
+    remove text := format('appended := rowvec.remove_rows_v1(%L, %%s, %s::smallint, %L, %s);',
                           type, watched.priority, watched.notify, watched.urgent_rows);
     old_id text := rowvec.content_id(relation, watched.key_columns, 'OLD');
     new_id text := rowvec.content_id(relation, watched.key_columns, 'NEW');
@@ -136,7 +137,7 @@ BEGIN
     -- Where it takes only one of several tables, what the others hold is asked for again: a change without an id.
     PERFORM rowvec.create_trigger(
         'truncate_' || type, 'TRUNCATE', tables, 'FOR EACH STATEMENT',
-        format('PERFORM rowvec.remove_all_v1(%L, %s::smallint, %L);', type, watched.priority, watched.notify)
+        format('appended := rowvec.remove_all_v1(%L, %s::smallint, %L);', type, watched.priority, watched.notify)
         || CASE WHEN cardinality(tables) > 1 THEN E'\n' || format(append, 'ARRAY[NULL]::text[]') ELSE '' END);
 END $$;
 
@@ -165,7 +166,7 @@ DECLARE
     by_row boolean := rowvec.fires_by_row(relation);
     suffix text := '_' || watched.content_type;
     prefix text := 'dependency_' || number || '_';
-    append text := format('PERFORM rowvec.append_changes_v1(%L, array_remove(%%s, NULL), %s::smallint, ''write'', %L, %s);',
+    append text := format('appended := rowvec.append_changes_v1(%L, array_remove(%%s, NULL), %s::smallint, ''write'', %L, %s);',
                           watched.content_type, watched.priority, watched.notify, watched.urgent_rows);
     old_id text := rowvec.expressed_id(relation, expressions, 'old');
     new_id text := rowvec.expressed_id(relation, expressions, 'new');
@@ -187,7 +188,7 @@ BEGIN
     -- A change without an id asks for all rows.
     PERFORM rowvec.create_trigger(
         prefix || 'truncate' || suffix, 'TRUNCATE', tables, 'FOR EACH STATEMENT',
-        format('PERFORM rowvec.append_changes_v1(%L, ARRAY[NULL]::text[], %s::smallint, ''write'', %L);',
+        format('appended := rowvec.append_changes_v1(%L, ARRAY[NULL]::text[], %s::smallint, ''write'', %L);',
                watched.content_type, watched.priority, watched.notify));
 END $$;
 

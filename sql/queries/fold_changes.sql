@@ -1,34 +1,17 @@
 -- Turns the oldest changes, removals and immediate ones first, into items of every active model; leaves those
 -- whose items are locked.
--- $1 floor: bigint, $2 batch: integer
-WITH walked AS MATERIALIZED (
-    SELECT id, content_type, content_id, priority, kind, due_at
-    FROM rowvec.change
-    WHERE id >= $1::bigint AND content_id IS NOT NULL
-    ORDER BY id
-    LIMIT $2::integer
-),
-removals AS MATERIALIZED (
-    SELECT id, content_type, content_id, priority, kind, due_at
-    FROM rowvec.change
-    WHERE kind = 'remove' AND id >= $1::bigint AND content_id IS NOT NULL
-    ORDER BY id
-    LIMIT $2::integer
+-- $1 floors: bigint[], $2 batch: integer
+WITH removals AS MATERIALIZED (
+    SELECT * FROM rowvec.change WHERE urgency = 1 AND id >= ($1::bigint[])[1] ORDER BY id LIMIT $2::integer
 ),
 immediate AS MATERIALIZED (
-    -- Some of every source: a flood of one keeps no other waiting.
-    SELECT c.id, c.content_type, c.content_id, c.priority, c.kind, c.due_at
-    FROM rowvec.source s
-    CROSS JOIN LATERAL (
-        SELECT * FROM rowvec.change
-        WHERE kind = 'write' AND priority <= 2 AND content_type = s.content_type AND id >= $1::bigint
-          AND content_id IS NOT NULL
-        ORDER BY id
-        LIMIT $2::integer / 4
-    ) AS c
+    SELECT * FROM rowvec.change WHERE urgency = 2 AND id >= ($1::bigint[])[2] ORDER BY id LIMIT $2::integer
+),
+others AS MATERIALIZED (
+    SELECT * FROM rowvec.change WHERE urgency = 3 AND id >= ($1::bigint[])[3] ORDER BY id LIMIT $2::integer
 ),
 taken AS MATERIALIZED (
-    SELECT * FROM walked UNION SELECT * FROM removals UNION SELECT * FROM immediate
+    SELECT * FROM removals UNION ALL SELECT * FROM immediate UNION ALL SELECT * FROM others
 ),
 keyed AS MATERIALIZED (
     -- A key twice in one upsert is an error. Changes of a source that is no longer watched end here, and so do keys
@@ -91,9 +74,9 @@ upserted AS (
 ),
 deleted AS (
     DELETE FROM rowvec.change
-    WHERE id = ANY (ARRAY(
-        SELECT id FROM taken
-        WHERE (content_type, content_id) NOT IN (SELECT content_type, content_id FROM blocked)))
+    WHERE (urgency, id) IN (
+        SELECT urgency, id FROM taken
+        WHERE (content_type, content_id) NOT IN (SELECT content_type, content_id FROM blocked))
     RETURNING id
 ),
 slots AS MATERIALIZED (
@@ -103,7 +86,10 @@ slots AS MATERIALIZED (
 removed AS MATERIALIZED (
     SELECT content_type, content_id FROM free WHERE removed
 )
-SELECT (SELECT max(id) FROM walked) AS last_id,
+SELECT EXISTS (SELECT FROM taken) AS looked,
+       ARRAY[coalesce((SELECT max(id) + 1 FROM removals), ($1::bigint[])[1]),
+             coalesce((SELECT max(id) + 1 FROM immediate), ($1::bigint[])[2]),
+             coalesce((SELECT max(id) + 1 FROM others), ($1::bigint[])[3])] AS floors,
        (SELECT count(*) FROM deleted) AS folded,
        ARRAY(SELECT content_type || ' ' || left(content_id, 40) FROM taken WHERE octet_length(content_id) > 1000)
            AS refused,

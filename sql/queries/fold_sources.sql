@@ -1,6 +1,6 @@
 -- Turns changes of whole types into work in the background; leaves those whose items or source are locked.
 WITH whole AS MATERIALIZED (
-    SELECT id, content_type, kind FROM rowvec.change WHERE content_id IS NULL ORDER BY id LIMIT 1000
+    SELECT id, content_type, kind FROM rowvec.change WHERE urgency = 0 ORDER BY id LIMIT 1000
 ),
 leased AS MATERIALIZED (
     SELECT q.id, q.content_type
@@ -42,7 +42,7 @@ marked AS (
     WHERE s.content_type IN (SELECT content_type FROM free)
 )
 DELETE FROM rowvec.change
-WHERE id = ANY (ARRAY(
+WHERE urgency = 0 AND id = ANY (ARRAY(
     SELECT id FROM whole w
     WHERE w.content_type IN (SELECT content_type FROM free)
        OR NOT EXISTS (SELECT FROM rowvec.source s WHERE s.content_type = w.content_type)))

@@ -19,7 +19,7 @@ import asyncpg
 
 from benchmarks.figures import Figure, Ratio
 from benchmarks.scratch import database, empty_out, session_of
-from rowvec.domain.items import Slot
+from rowvec.domain.items import Floors, Slot
 from rowvec.domain.lanes import Lane
 from rowvec.embedded import EmbeddedPostgres
 from rowvec.pipeline.due_board import EVER, DueBoard
@@ -48,7 +48,7 @@ class Part:
     queue: PostgresItemQueue
     log: PostgresChangeLog
     board: DueBoard = field(default_factory=lambda: DueBoard(time.monotonic))
-    floor: int = 0
+    floors: Floors = Floors()  # noqa: RUF009 - immutable
 
 
 @dataclass(frozen=True)
@@ -185,13 +185,18 @@ async def one_fold(bench: Bench, part: Part) -> float:
     keys = next_keys(bench, BATCH_CHANGES)
     await bench.session.execute(CHANGES, "page", keys)
     began = time.perf_counter()
-    fold = await part.log.fold(part.floor, BATCH_CHANGES)
+    fold = await part.log.fold(part.floors, BATCH_CHANGES)
     seconds = time.perf_counter() - began
-    if fold.last_id is None:
+    if fold.floors is None:
         raise RuntimeError("A fold found nothing.")
-    part.floor = max(part.floor, fold.last_id + 1 - STRAGGLER_CHANGES)
+    part.floors = behind(fold.floors)
     await bench.session.execute(FOLDED_AWAY, keys)
     return seconds
+
+
+def behind(floors: Floors) -> Floors:
+    """The floors of the next fold, as the daemon sets them."""
+    return Floors(*(max(0, floor - STRAGGLER_CHANGES) for floor in floors))
 
 
 def next_keys(bench: Bench, count: int) -> list[str]:
@@ -215,10 +220,12 @@ async def work_off(bench: Bench) -> None:
         for part in bench.parts:
             part.board.saw(claim, BIG_BATCH)
         await complete(bench, [item.id for item in claim.items])
-    while (fold := await first.log.fold(first.floor, BIG_BATCH)).folded:
-        first.floor = max(first.floor, (fold.last_id or 0) + 1 - STRAGGLER_CHANGES)
+    while (fold := await first.log.fold(first.floors, BIG_BATCH)).floors is not None:
+        first.floors = behind(fold.floors)
+        if not fold.folded:
+            break
     for part in bench.parts:
-        part.floor = first.floor
+        part.floors = first.floors
     await bench.session.execute("DELETE FROM rowvec.embedding_queue")
 
 
@@ -235,7 +242,7 @@ async def load_changes(bench: Bench, count: int) -> None:
 async def clear(bench: Bench) -> None:
     await empty_out(bench.session, ())
     for part in bench.parts:
-        part.board, part.floor = DueBoard(time.monotonic), 0
+        part.board, part.floors = DueBoard(time.monotonic), Floors()
 
 
 ITEMS = """
@@ -250,11 +257,11 @@ LOAD_ITEMS = """
     FROM generate_series(1, $2::int) n, unnest($1::text[]) type
 """
 CHANGES = """
-    INSERT INTO rowvec.change (content_type, content_id, priority, kind) SELECT $1, key, 2, 'write'
+    INSERT INTO rowvec.change (urgency, content_type, content_id, priority, kind) SELECT 2, $1, key, 2, 'write'
     FROM unnest($2::text[]) key
 """
 LOAD_CHANGES = """
-    INSERT INTO rowvec.change (content_type, content_id, priority, kind)
-    SELECT 'note', n::text, 5, 'write' FROM generate_series(1, $1::int) n
+    INSERT INTO rowvec.change (urgency, content_type, content_id, priority, kind)
+    SELECT 3, 'note', n::text, 5, 'write' FROM generate_series(1, $1::int) n
 """
 FOLDED_AWAY = "DELETE FROM rowvec.embedding_queue WHERE content_type = 'page' AND content_id = ANY ($1)"

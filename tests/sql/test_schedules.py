@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from database import Connect
+from rowvec.domain.items import Floors
 from worker import Worker
 
 pytestmark = pytest.mark.timeout(60)
@@ -73,9 +74,9 @@ async def test_a_change_that_commits_late_is_found_without_the_floor(
     await course.execute("INSERT INTO course (id, title) VALUES (2, 'Committed first')")
     first = await worker.fold()
     assert first.folded == 1
-    assert first.last_id is not None
+    assert first.floors is not None
     await transaction.commit()
-    assert (await worker.fold(floor=first.last_id + 1)).folded == 0
+    assert (await worker.fold(first.floors)).folded == 0
     assert (await worker.fold()).folded == 1
 
 
@@ -156,10 +157,10 @@ async def test_a_blocked_key_does_not_hold_back_what_comes_behind_it(
     deleting = await connect()
     await deleting.transaction().start()
     await deleting.execute("DELETE FROM course WHERE id = 1")
-    first = await worker.log.fold(0, 1)
-    assert (first.folded, first.last_id is not None) == (0, True)
-    assert first.last_id is not None
-    assert (await worker.log.fold(first.last_id + 1, 1)).folded == 1
+    first = await worker.log.fold(Floors(), 1)
+    assert first.folded == 0
+    assert first.floors is not None
+    assert (await worker.log.fold(first.floors, 1)).folded == 1
 
 
 async def test_two_folds_at_once_do_the_work_once(course: asyncpg.Connection, connect: Connect, worker: Worker) -> None:

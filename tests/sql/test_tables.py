@@ -9,6 +9,7 @@ import pytest
 
 from database import MAJOR, Connect
 from rowvec.domain.errors import SourceUnreadableError, TextRejectedError
+from rowvec.domain.items import Floors
 from worker import Worker
 
 pytestmark = pytest.mark.timeout(60)
@@ -620,14 +621,13 @@ async def test_many_small_statements_of_a_transaction_count_together(course: asy
     assert await course.fetchval("SELECT priority FROM rowvec.change ORDER BY id DESC LIMIT 1") == 3
 
 
-async def test_a_flood_of_one_source_keeps_no_other_waiting(course: asyncpg.Connection, worker: Worker) -> None:
-    await course.execute("CREATE TABLE note (id bigint PRIMARY KEY, body text)")
-    await watch(course, "'note', 'note', ARRAY['body'], 1")
-    await course.execute("SELECT rowvec.watch('course', 'course', ARRAY['title'], 1, urgent_rows => 1000000)")
+async def test_urgent_changes_are_folded_before_a_flood_of_others(course: asyncpg.Connection, worker: Worker) -> None:
     await course.execute("INSERT INTO course (id, title) SELECT n, 'Course' FROM generate_series(1, 5000) n")
-    await course.execute("INSERT INTO note VALUES (1, 'Fresh')")
-    await worker.log.fold(0, 250)
-    assert await course.fetchval("SELECT count(*) FROM rowvec.embedding_queue WHERE content_type = 'note'") == 2
+    await worker.log.fold(Floors(), 600)
+    await course.execute("INSERT INTO course (id, title) VALUES (0, 'Fresh'); DELETE FROM course WHERE id = 4999")
+    await worker.log.fold(Floors(), 10)
+    rows = await course.fetch("SELECT content_id, lane FROM rowvec.embedding_queue WHERE content_id IN ('0', '4999')")
+    assert {(row["content_id"], row["lane"]) for row in rows} == {("0", "immediate"), ("4999", "immediate")}
 
 
 # --- Pause and resume ------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from rowvec.domain.errors import DatabaseUnavailableError
-from rowvec.domain.items import Claim, Fold, Item, Slot
+from rowvec.domain.items import Claim, Floors, Fold, Item, Slot
 from rowvec.domain.lanes import Lane
 from rowvec.health import Pulse
 from rowvec.pipeline import fold
@@ -50,10 +50,12 @@ class Database:
         self.on_notify: Callable[[], None] = lambda: None
         self.looks = asyncio.Semaphore(0)
 
-    async def fold(self, floor: int, batch: int) -> Fold:
+    async def fold(self, floors: Floors, batch: int) -> Fold:
+        """All changes are of one urgency here."""
         await asyncio.sleep(0)
         self._fail()
         self.events.append("fold")
+        floor = floors.other
         self.floors.append(floor)
         self.on_fold()
         taken = sorted(change for change in self.ids if change >= floor)[:batch]
@@ -61,7 +63,8 @@ class Database:
             return Fold(locked=True)
         free = [change for change in taken if change not in self.held]
         self.ids = [change for change in self.ids if change not in free]
-        return Fold(True, taken[-1], len(free), [SLOT] if free else [])  # noqa: FBT003 - the lock was had
+        floors = floors._replace(other=taken[-1] + 1)
+        return Fold(True, floors, len(free), [SLOT] if free else [])  # noqa: FBT003 - the lock was had
 
     async def unfilled(self, max_waiting: int) -> Sequence[str]:
         raise NotImplementedError

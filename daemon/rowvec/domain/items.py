@@ -142,20 +142,28 @@ class Document:
     floods: bool = False
 
 
+class Floors(NamedTuple):
+    """The change ids below which a fold need not look, for each urgency."""
+
+    removal: int = 0
+    immediate: int = 0
+    other: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Fold:
     """What one fold did.
 
     Attributes:
         locked: false when another daemon is folding; then nothing was done.
-        last_id: the last change that was looked at, None when there was none.
+        floors: behind the last changes that were looked at, None when there were none.
         folded: how many changes became items and are gone.
         slots: where the items went.
         refused: content types and beginnings of keys that are too long (over 1,000 bytes) and were left out.
     """
 
     locked: bool
-    last_id: int | None = None
+    floors: Floors | None = None
     folded: int = 0
     slots: Sequence[Slot] = ()
     refused: Sequence[str] = ()

@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 
 from rowvec.domain.errors import DatabaseUnavailableError
+from rowvec.domain.items import Floors
 from rowvec.health import Pulse
 from rowvec.pipeline.bell import Bell, Cause
 from rowvec.pipeline.due_board import EVER, DueBoard
@@ -73,7 +74,7 @@ class Folder:
         self._seconds = seconds
         self._poll_seconds = poll_seconds
         self._sweep_seconds = sweep_seconds
-        self._floor = 0
+        self._floors = Floors()
         self._next_sweep = 0.0
         self._marked_at = 0.0
         self._called_at = 0.0
@@ -105,7 +106,7 @@ class Folder:
     async def _look(self, cause: Cause) -> bool:
         """Fold all there is and probe; return whether there was anything."""
         sweep = cause is Cause.SWEEP
-        folded = await self._fold_all(0 if sweep else self._floor)
+        folded = await self._fold_all(Floors() if sweep else self._floors)
         folded += await self._fall_asleep()
         self._settling = folded > 0
         if folded and not sweep:
@@ -122,14 +123,14 @@ class Folder:
             self._called_at = self._seconds()
             await self._wake.notify()
 
-    async def _fold_all(self, floor: int) -> int:
+    async def _fold_all(self, floors: Floors) -> int:
         """Fold batch after batch; what a writer holds is passed over and found again later.
 
         Writers are spared from the second batch on: after a single one the mark would be cleared at once. However
         fast they write, it ends when the next sweep is due: only that finds what committed late or was passed over.
         """
         folded = 0
-        while (fold := await self._changes.fold(floor, BATCH_CHANGES)).last_id is not None:
+        while (fold := await self._changes.fold(floors, BATCH_CHANGES)).floors is not None:
             if folded and fold.folded:
                 # What a writer holds is no work: marking for it would never let us fall asleep.
                 await self._stay_awake()
@@ -139,8 +140,8 @@ class Folder:
             for key in fold.refused:
                 log.error("change.refused", key=key, why="The key is longer than 1,000 bytes.")
             folded += fold.folded
-            floor = fold.last_id + 1
-            self._floor = max(self._floor, floor - STRAGGLER_CHANGES)
+            floors = fold.floors
+            self._floors = Floors(*map(max, self._floors, (floor - STRAGGLER_CHANGES for floor in floors)))
             if self._seconds() >= self._next_sweep:
                 break
         return folded
@@ -157,5 +158,5 @@ class Folder:
         while self._marked_at and self._seconds() < self._next_sweep:
             self._marked_at = 0.0
             await self._wake.clear_awake()
-            folded += await self._fold_all(self._floor)
+            folded += await self._fold_all(self._floors)
         return folded

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rowvec.domain.items import Fold, Slot
+from rowvec.domain.items import Floors, Fold, Slot
 from rowvec.domain.lanes import Lane
 from rowvec.postgres.connections import Connection, Database
 
@@ -22,23 +22,23 @@ class PostgresChangeLog:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def fold(self, floor: int, batch: int) -> Fold:
+    async def fold(self, floors: Floors, batch: int) -> Fold:
         """See `ports.ChangeLog.fold`."""
         async with self._database.transaction(*self._texts()) as connection:
-            look = await self._row(connection, "lock_fold", floor)
+            look = await self._row(connection, "lock_fold", floors)
             if not look["locked"]:
                 return Fold(locked=False)
             if look["whole"]:
                 await connection.execute(self._database.sql("fold_sources"))
             if not look["changes"]:
                 return Fold(locked=True)
-            folded = await self._row(connection, "fold_changes", floor, batch)
+            folded = await self._row(connection, "fold_changes", floors, batch)
             if folded["removed_ids"]:
                 await self._remove(connection, folded["removed_types"], folded["removed_ids"])
         slots = zip(folded["models"], map(Lane, folded["lanes"]), folded["content_types"], strict=True)
         return Fold(
             locked=True,
-            last_id=folded["last_id"],
+            floors=Floors(*folded["floors"]) if folded["looked"] else None,
             folded=folded["folded"],
             slots=[Slot(*slot) for slot in slots],
             refused=folded["refused"],
