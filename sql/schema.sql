@@ -601,10 +601,10 @@ CREATE FUNCTION rowvec.detach(content_type text) RETURNS void
 DECLARE
     called regprocedure;
 BEGIN
+    EXECUTE format('DROP VIEW IF EXISTS rowvec.%I', 'rows_' || content_type);
     FOR called IN SELECT * FROM rowvec.trigger_functions(content_type) LOOP
         EXECUTE format('DROP FUNCTION %s CASCADE', called);
     END LOOP;
-    EXECUTE format('DROP VIEW IF EXISTS rowvec.%I', 'rows_' || content_type);
 END $$;
 
 CREATE FUNCTION rowvec.differs(relation regclass, numbers smallint[]) RETURNS text
@@ -684,8 +684,8 @@ BEGIN
             USING ERRCODE = 'RV001', HINT = 'A key is a unique index, not deferrable, over columns that are NOT NULL.';
     ELSIF found = 0 THEN
         RAISE EXCEPTION 'The table % has no key.', relation
-            USING ERRCODE = 'RV001', HINT = 'Give it a primary key, or a unique index over columns that are NOT NULL: '
-                                            'rowvec finds a row again by its key.';
+            USING ERRCODE = 'RV001', HINT = 'Give it a primary key, or a unique index over columns that are NOT NULL '
+                                            '(neither deferrable): rowvec finds a row again by its key.';
     ELSIF found > 1 THEN
         RAISE EXCEPTION 'The table % has no primary key but several others.', relation
             USING ERRCODE = 'RV001', HINT = 'Name the columns of the one to use.';
@@ -943,6 +943,9 @@ BEGIN
                     'JOIN rowvec.%I v USING (%s)', keys, 'rows_' || content_type,
                     (SELECT string_agg('key_' || n, ', ') FROM generate_series(1, cardinality(types)) AS n))
     END USING content_ids;
+EXCEPTION WHEN undefined_table THEN
+    RAISE EXCEPTION 'The source "%" is being changed.', content_type
+        USING ERRCODE = 'RV002', HINT = 'It is tried again in a moment; see `rowvec doctor` if it stays so.';
 END $_$;
 
 CREATE FUNCTION rowvec.remove_all_v1(content_type text, priority smallint, wake boolean) RETURNS integer

@@ -89,8 +89,8 @@ class ChangeLog(Protocol):
 class ItemQueue(Protocol):
     """Items and their leases."""
 
-    async def probe(self, models: Sequence[str], since: datetime) -> Sequence[Slot]:
-        """Return the slots with due items, of those due at or after `since`."""
+    async def probe(self, models: Sequence[str], since: datetime) -> Mapping[Slot, datetime]:
+        """Return the slots with due items, of those due at or after `since`, and when the oldest of each became due."""
 
     async def claim(self, slot: Slot, token: UUID, limit: int, since: datetime) -> Claim:
         """Lease up to `limit` items of a slot, of those due at or after `since`."""

@@ -98,8 +98,8 @@ BEGIN
             USING ERRCODE = 'RV001', HINT = 'A key is a unique index, not deferrable, over columns that are NOT NULL.';
     ELSIF found = 0 THEN
         RAISE EXCEPTION 'The table % has no key.', relation
-            USING ERRCODE = 'RV001', HINT = 'Give it a primary key, or a unique index over columns that are NOT NULL: '
-                                            'rowvec finds a row again by its key.';
+            USING ERRCODE = 'RV001', HINT = 'Give it a primary key, or a unique index over columns that are NOT NULL '
+                                            '(neither deferrable): rowvec finds a row again by its key.';
     ELSIF found > 1 THEN
         RAISE EXCEPTION 'The table % has no primary key but several others.', relation
             USING ERRCODE = 'RV001', HINT = 'Name the columns of the one to use.';

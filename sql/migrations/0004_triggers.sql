@@ -29,16 +29,16 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
       AND p.proname ~ ('^on_(dependency_[0-9]+_)?(insert|update|move|lose|delete|truncate)_' || content_type || '$')
 $$;
 
--- Takes a source's triggers and its view away.
+-- Takes a source's view and triggers away; in this order, for readers lock the view and then the table.
 CREATE FUNCTION rowvec.detach(content_type text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
 DECLARE
     called regprocedure;
 BEGIN
+    EXECUTE format('DROP VIEW IF EXISTS rowvec.%I', 'rows_' || content_type);
     FOR called IN SELECT * FROM rowvec.trigger_functions(content_type) LOOP
         EXECUTE format('DROP FUNCTION %s CASCADE', called);
     END LOOP;
-    EXECUTE format('DROP VIEW IF EXISTS rowvec.%I', 'rows_' || content_type);
 END $$;
 
 -- The view that the rows are read through. Postgres keeps it right when tables and columns are renamed, and in a dump.

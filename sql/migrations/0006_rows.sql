@@ -71,6 +71,9 @@ BEGIN
                     'JOIN rowvec.%I v USING (%s)', keys, 'rows_' || content_type,
                     (SELECT string_agg('key_' || n, ', ') FROM generate_series(1, cardinality(types)) AS n))
     END USING content_ids;
+EXCEPTION WHEN undefined_table THEN
+    RAISE EXCEPTION 'The source "%" is being changed.', content_type
+        USING ERRCODE = 'RV002', HINT = 'It is tried again in a moment; see `rowvec doctor` if it stays so.';
 END $$;
 
 -- A page of the ids after the cursor, in the key's order; of rows that the last condition left out, if that is all.

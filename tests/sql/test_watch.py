@@ -802,5 +802,5 @@ async def test_enqueue_takes_the_priority_of_the_source_or_its_own(course: async
 async def test_an_enqueued_key_without_a_row_ends_quietly(course: asyncpg.Connection, worker: Worker) -> None:
     await course.execute("SELECT rowvec.enqueue('course', '404')")
     await worker.settle()
-    assert await worker.queue.probe(["first", "second"], EVER) == []
+    assert await worker.queue.probe(["first", "second"], EVER) == {}
     assert await texts(course) == {}

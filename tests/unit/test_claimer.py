@@ -122,7 +122,7 @@ class World:
         await self._tell()
         return Outcome(current=ids)
 
-    async def probe(self, models: Sequence[str], since: datetime) -> Sequence[Slot]:
+    async def probe(self, models: Sequence[str], since: datetime) -> Mapping[Slot, datetime]:
         raise NotImplementedError
 
     async def demote(self, claim: Claim, ids: Sequence[int]) -> None:

@@ -247,14 +247,14 @@ def test_the_floor_never_falls_by_a_claim(board: DueBoard) -> None:
     assert board.floor(slot("course")) == NOON - STRAGGLERS
 
 
-def test_a_sweep_looks_without_the_floor(board: DueBoard) -> None:
+def test_a_sweep_lowers_the_floor_to_the_oldest_item_it_found(board: DueBoard) -> None:
     board.saw(claim("course", NOON), limit=64)
     board.saw(claim("lesson", NOON), limit=64)
-    board.offer([slot("course")])
-    assert board.floor(slot("course")) == NOON - STRAGGLERS
-    board.offer([slot("course")], sweep=True)
-    assert board.floor(slot("course")) == EVER
+    long_ago = NOON - timedelta(days=1)
+    board.lower_floors({slot("course"): long_ago, slot("lesson"): NOON + timedelta(days=1), slot("new"): NOON})
+    assert board.floor(slot("course")) == long_ago
     assert board.floor(slot("lesson")) == NOON - STRAGGLERS
+    assert board.floor(slot("new")) == NOON
 
 
 def test_the_lowest_floor_is_that_of_the_slot_furthest_behind(board: DueBoard) -> None:

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -72,14 +72,14 @@ class Database:
     async def append_backfill(self, content_type: str) -> int:
         raise NotImplementedError
 
-    async def probe(self, models: Sequence[str], since: datetime) -> Sequence[Slot]:
+    async def probe(self, models: Sequence[str], since: datetime) -> Mapping[Slot, datetime]:
         await asyncio.sleep(0)
         assert models == ["m"]
         self.events.append("probe")
         self.awake_at_probe.append(self.awake_until)
         self.since.append(since)
         self.looks.release()
-        return list(self.due)
+        return dict.fromkeys(self.due, NOON)
 
     async def claim(self, slot: Slot, token: object, limit: int, since: datetime) -> Claim:
         raise NotImplementedError
@@ -390,15 +390,16 @@ async def test_the_floor_never_falls() -> None:
 async def test_a_probe_looks_from_the_lowest_floor_and_a_sweep_from_ever() -> None:
     world = World()
     async with world.running() as database:
-        world.board.saw(Claim(SLOT, uuid.uuid4(), [Item(1, "1", 1, 0, NOON)]), limit=64)
+        late = NOON + timedelta(hours=1)
+        world.board.saw(Claim(SLOT, uuid.uuid4(), [Item(1, "1", 1, 0, late)]), limit=64)
         world.bell.ring(Cause.NOTIFY)
         await database.looked()
-        assert database.since[-1] == NOON - STRAGGLERS
+        assert database.since[-1] == late - STRAGGLERS
         database.due = [SLOT]
         world.bell.ring(Cause.SWEEP)
         await database.looked()
         assert database.since[-1] == EVER
-        assert world.board.floor(SLOT) == EVER
+        assert world.board.floor(SLOT) == NOON
 
 
 async def test_every_so_often_a_look_is_a_sweep() -> None:

@@ -131,7 +131,7 @@ class World:
             self.stored[document.item.id] = document
         return outcome
 
-    async def probe(self, models: Sequence[str], since: datetime) -> Sequence[Slot]:
+    async def probe(self, models: Sequence[str], since: datetime) -> Mapping[Slot, datetime]:
         raise NotImplementedError
 
     async def claim(self, slot: Slot, token: uuid.UUID, limit: int, since: datetime) -> Claim:

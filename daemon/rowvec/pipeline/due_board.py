@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
@@ -12,8 +12,9 @@ from rowvec.domain.items import Claim, Slot
 from rowvec.domain.lanes import Lane
 
 EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
-STRAGGLERS: Final = timedelta(minutes=1)
-"""Items become due a little out of order: a claim looks back this far beyond the last it has seen."""
+STRAGGLERS: Final = timedelta(seconds=1)
+"""Items become due a little out of order: a claim looks back this far beyond the last it has seen. Not further: under
+an old snapshot the dead rows of everything finished since then lie there. A sweep finds the rest."""
 
 
 @dataclass(slots=True)
@@ -33,7 +34,7 @@ class DueBoard:
     """Slots with due items, whose turn it is, and who has to rest.
 
     The floor of a slot keeps claims from walking over the dead rows of finished items when an old snapshot holds
-    them back; an offer from a sweep looks without it.
+    them back; a sweep sets it to the oldest item that there is.
 
     Args:
         seconds: the monotonic clock.
@@ -45,14 +46,17 @@ class DueBoard:
         self._floors: dict[Slot, datetime] = {}
         self._rests: dict[tuple[str, str], _Rest] = {}
 
-    def offer(self, slots: Iterable[Slot], *, sweep: bool = False) -> None:
+    def offer(self, slots: Iterable[Slot]) -> None:
         """Say that slots have due items."""
         for slot in slots:
-            if sweep:
-                self._floors.pop(slot, None)
             turns = self._lane(slot.model, slot.lane)
             turns.content_types.setdefault(slot.content_type)
             turns.changed.set()
+
+    def lower_floors(self, oldest: Mapping[Slot, datetime]) -> None:
+        """Let claims look from the oldest item that a sweep has found in each slot."""
+        for slot, due_at in oldest.items():
+            self._floors[slot] = min(due_at, self._floors.get(slot, due_at))
 
     async def take(self, model: str, lane: Lane) -> Slot:
         """Wait for a slot of this model and lane that may be worked on; its source goes to the end of the line."""

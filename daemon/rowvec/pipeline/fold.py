@@ -112,7 +112,9 @@ class Folder:
         if folded and not sweep:
             return True
         slots = await self._queue.probe(self._models, EVER if sweep else self._board.lowest_floor())
-        self._board.offer(slots, sweep=sweep)
+        self._board.offer(slots)
+        if sweep:
+            self._board.lower_floors(slots)
         if slots and not self._has_room():
             await self._wake_others()
         return bool(folded or slots)

@@ -21,7 +21,7 @@ from rowvec.telemetry import Metrics
 
 SHORTEST_REST_SECONDS: Final = 0.5
 LONGEST_REST_SECONDS: Final = 30.0
-SOURCE_REST_SECONDS: Final = 10.0
+SOURCE_REST_SECONDS: Final = 2.0
 STORE_TRIES: Final = 3
 STORE_PAUSE_SECONDS: Final = 0.05
 

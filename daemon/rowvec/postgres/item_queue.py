@@ -27,10 +27,10 @@ class PostgresItemQueue:
         self._database = database
         self._daemon = daemon
 
-    async def probe(self, models: Sequence[str], since: datetime) -> Sequence[Slot]:
+    async def probe(self, models: Sequence[str], since: datetime) -> Mapping[Slot, datetime]:
         """See `ports.ItemQueue.probe`."""
         rows = await self._database.fetch("probe_items", models, since)
-        return [Slot(row["model"], Lane(row["lane"]), row["content_type"]) for row in rows]
+        return {Slot(row["model"], Lane(row["lane"]), row["content_type"]): row["due_at"] for row in rows}
 
     async def claim(self, slot: Slot, token: UUID, limit: int, since: datetime) -> Claim:
         """See `ports.ItemQueue.claim`."""
