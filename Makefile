@@ -17,7 +17,7 @@ test-18: $(VENV)/.dev
 test-16: $(VENV)/.dev
 	ROWVEC_TEST_POSTGRES=16 $(BIN)/pytest -n 2 tests/sql tests/integration -k "not test_embedded" $(ARGS)
 
-chaos: $(VENV)/.dev ## Kill, freeze and cut off daemons for five minutes; then every row must have its vectors
+chaos: $(VENV)/.dev ## Faults of daemons, connections and models for five minutes; then every row must have its vectors
 	ROWVEC_CHAOS_SECONDS=300 $(BIN)/pytest -m chaos -s $(ARGS)
 
 check: $(VENV)/.dev ## Style, types and the contracts between rooms

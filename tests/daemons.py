@@ -122,7 +122,7 @@ async def is_ready(daemon: Daemon) -> bool:
 
 
 class Process:
-    """`rowvec run` as a process of its own."""
+    """A daemon as a process of its own."""
 
     def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
         self._process = process
@@ -140,8 +140,10 @@ class Process:
 
 
 @contextlib.asynccontextmanager
-async def process(dsn: str, **settings: str) -> AsyncIterator[Process]:
-    """Start `rowvec run`; killed at the end if it still runs."""
+async def process(
+    dsn: str, program: Sequence[str] = ("-m", "rowvec", "run"), **settings: str
+) -> AsyncIterator[Process]:
+    """Start `rowvec run`, or another program of Python's; killed at the end if it still runs."""
     environment = {
         "PATH": os.environ["PATH"],
         "DATABASE_URL": dsn,
@@ -157,7 +159,7 @@ async def process(dsn: str, **settings: str) -> AsyncIterator[Process]:
         log = Path(folder) / "log"
         with log.open("wb") as output:
             started = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "rowvec", "run", env=environment, stdout=output, stderr=output
+                sys.executable, *program, env=environment, stdout=output, stderr=output
             )
         try:
             yield Process(started, log)
