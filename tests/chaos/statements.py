@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import asyncpg
 
@@ -11,9 +12,7 @@ from chaos.journal import Step
 
 TABLES = """
     CREATE TABLE post (id bigint PRIMARY KEY, body text NOT NULL, author text, views integer NOT NULL DEFAULT 0);
-    -- Its keys are compared at the end of a statement, so that one statement can swap them.
-    CREATE TABLE note (id integer PRIMARY KEY DEFERRABLE, body text NOT NULL, author text,
-                       views integer NOT NULL DEFAULT 0);
+    CREATE TABLE note (id integer PRIMARY KEY, body text NOT NULL, author text, views integer NOT NULL DEFAULT 0);
 """
 KEYS = {"post": 40, "note": 8}
 """Of each writer: few, so that a row is written again while it is worked on."""
@@ -54,7 +53,7 @@ class Statements:
         self._fresh = 0
         self._all: list[Callable[[str], Awaitable[None]]] = [
             *[self.insert, self.upsert, self.update, self.touch, self.change_and_back, self.delete, self.move],
-            *[self.swap, self.own, self.copy, self.merge, self.enqueue],
+            *[self.swap, self.shift, self.own, self.copy, self.merge, self.enqueue],
         ]
 
     async def any(self, table: str) -> None:
@@ -71,22 +70,15 @@ class Statements:
     async def insert(self, table: str) -> None:
         """Into a key that may be taken."""
         keys = [self._chance.choice(self._range(table))]
-        try:
-            async with self._session.transaction():
-                sql = f"INSERT INTO {table} (id, body, author) VALUES ($1, $2, 'a')"
-                await self._run(table, keys, "insert", sql, *keys, self._text())
-        except asyncpg.UniqueViolationError as error:
-            if not is_their_own(error):
-                raise
-            self.undo(-1)
+        async with self._may_be_refused():
+            sql = f"INSERT INTO {table} (id, body, author) VALUES ($1, $2, 'a')"
+            await self._run(table, keys, "insert", sql, *keys, self._text())
 
     async def upsert(self, table: str) -> None:
-        if table == "note":  # its key can't be an arbiter
-            await self.merge(table)
-            return
         keys = self._keys(table, 3)
-        sql = """
-            INSERT INTO post (id, body, author) SELECT id, body, 'a' FROM unnest($1::bigint[], $2::text[]) n (id, body)
+        sql = f"""
+            INSERT INTO {table} (id, body, author)
+            SELECT id, body, 'a' FROM unnest($1::integer[], $2::text[]) AS n (id, body)
             ON CONFLICT (id) DO UPDATE SET body = excluded.body
         """
         await self._run(table, keys, "upsert", sql, keys, [self._text() for _ in keys])
@@ -124,16 +116,21 @@ class Statements:
         await self._run(table, [old, new], f"move {old} to {new}", sql, old, new)
 
     async def swap(self, table: str) -> None:
-        """Two rows change keys with each other: over a third key, or in one statement."""
-        one, other = self._keys(table, 2)
-        if table == "note":
-            sql = "UPDATE note SET id = $1 + $2 - id WHERE id IN ($1, $2)"
-            await self._run(table, [one, other], f"swap {one} and {other}", sql, one, other)
-            return
-        spare = -1 - self._number
+        """Two rows change keys with each other."""
+        (one, other), spare = self._keys(table, 2), -1 - self._number
         for old, new in ((one, spare), (other, one), (spare, other)):
-            sql = "UPDATE post SET id = $2 WHERE id = $1"
+            sql = f"UPDATE {table} SET id = $2 WHERE id = $1"
             await self._run(table, [old, new], f"swap, {old} to {new}", sql, old, new)
+
+    async def shift(self, table: str) -> None:
+        """Each row takes the next key, which another one leaves in the same statement; Postgres may refuse that."""
+        first = self._chance.choice(self._range(table)[:-3])
+        async with self._may_be_refused():
+            await self.delete(table, [first + 3])
+            keys = range(first, first + 4)
+            await self._run(
+                table, keys, "shift", f"UPDATE {table} SET id = id + 1 WHERE id BETWEEN $1 AND $1 + 2", first
+            )
 
     async def copy(self, table: str) -> None:
         """COPY into those keys that are free."""
@@ -163,6 +160,18 @@ class Statements:
         sql = "SELECT rowvec.enqueue($1, $2, $3, now() + make_interval(secs => $4))"
         priority = self._chance.choice([1, 3, 9])
         await self._run(table, keys, f"enqueue, {later or 0} s", sql, table, str(keys[0]), priority, later)
+
+    @contextlib.asynccontextmanager
+    async def _may_be_refused(self) -> AsyncIterator[None]:
+        """A savepoint that is rolled back when a key is taken."""
+        began = len(self.steps)
+        try:
+            async with self._session.transaction():
+                yield
+        except asyncpg.UniqueViolationError as error:
+            if not is_their_own(error):
+                raise
+            self.undo(began)
 
     async def _run(self, table: str, keys: Sequence[int] | None, what: str, sql: str, *arguments: object) -> None:
         self.steps.append(Step(table, keys, what))

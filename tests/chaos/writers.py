@@ -125,10 +125,16 @@ class Writer:
 
 
 async def rewatch(session: asyncpg.Connection, chance: random.Random, over: Callable[[], bool]) -> None:
-    """Change how rows are cut and how urgent they are, in the middle of everything."""
+    """Change how rows are cut and how urgent they are, or watch nothing for a while, in the middle of everything."""
     while not over():
         await asyncio.sleep(chance.uniform(1.0, 4.0))
-        await watch(session, chance.choice(list(KEYS)), chance.choice([2, 4, 9]), chance.choice([50, 80, 1000]))
+        table = chance.choice(list(KEYS))
+        if chance.random() < 0.3:
+            await session.execute("SELECT rowvec.pause($1)", table)
+            await asyncio.sleep(chance.uniform(0.2, 2.0))
+            await session.execute("SELECT rowvec.resume($1)", table)
+        else:
+            await watch(session, table, chance.choice([2, 4, 9]), chance.choice([50, 80, 1000]))
 
 
 async def watch(session: asyncpg.Connection, table: str, priority: int, size: int) -> None:
