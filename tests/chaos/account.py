@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from chaos.faults import tail
+from chaos.faults import tails
 from chaos.journal import Journal
 from daemons import Process, eventually
 from database import MODELS
@@ -25,7 +25,9 @@ Vector = tuple[str, int, str, str | None, tuple[float, ...]]
 """Content id, chunk index, chunk text, owner, embedding."""
 
 
-async def check(session: asyncpg.Connection, tables: Sequence[str], daemon: Process, journal: Journal) -> None:
+async def check(
+    session: asyncpg.Connection, tables: Sequence[str], daemons: Sequence[Process], journal: Journal
+) -> None:
     """Wait until all work is done; then no vector may be missing, stale, orphaned or double.
 
     Raises:
@@ -34,10 +36,10 @@ async def check(session: asyncpg.Connection, tables: Sequence[str], daemon: Proc
     try:
         await eventually(lambda: session.fetchval(IDLE), within=120)
     except AssertionError:
-        raise AssertionError(f"It does not come to rest.\n{await _surroundings(session, daemon)}") from None
+        raise AssertionError(f"It does not come to rest.\n{await _surroundings(session, daemons)}") from None
     wrong = [line for table in tables for model in MODELS for line in await _compare(session, table, model, journal)]
     if wrong:
-        raise AssertionError("\n".join([*wrong[:SHOWN], await _surroundings(session, daemon)]))
+        raise AssertionError("\n".join([*wrong[:SHOWN], await _surroundings(session, daemons)]))
 
 
 async def _compare(session: asyncpg.Connection, table: str, model: str, journal: Journal) -> list[str]:
@@ -76,9 +78,9 @@ async def _wanted(session: asyncpg.Connection, table: str, dimensions: int) -> C
     )
 
 
-async def _surroundings(session: asyncpg.Connection, daemon: Process) -> str:
+async def _surroundings(session: asyncpg.Connection, daemons: Sequence[Process]) -> str:
     queue = await session.fetch("SELECT * FROM rowvec.embedding_queue ORDER BY updated_at LIMIT 10")
     changes = await session.fetch("SELECT * FROM rowvec.change ORDER BY id LIMIT 10")
-    daemons = await session.fetch("SELECT pid, now() - beat_at AS silent, resting FROM rowvec.daemon")
-    lines = ["queue:", *map(str, queue), "changes:", *map(str, changes), "daemons:", *map(str, daemons)]
-    return "\n".join([*lines, "log:", tail(daemon)])
+    known = await session.fetch("SELECT pid, now() - beat_at AS silent, resting FROM rowvec.daemon")
+    lines = ["queue:", *map(str, queue), "changes:", *map(str, changes), "daemons:", *map(str, known)]
+    return "\n".join([*lines, tails(daemons)])

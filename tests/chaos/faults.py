@@ -7,7 +7,8 @@ import contextlib
 import json
 import random
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -26,6 +27,28 @@ UNDESERVED = ("item.retried", "item.failed")
 """No item of this test is at fault for anything, so none may have an attempt counted."""
 
 
+class Times:
+    """One round of chaos.
+
+    Args:
+        seconds: how long it lasts.
+
+    Attributes:
+        settled: is set when all has been done that was to be done.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.settled = asyncio.Event()
+        self._seconds = seconds
+        self._began = time.monotonic()
+
+    def over(self) -> bool:
+        return time.monotonic() > self._began + self._seconds
+
+    def half_over(self) -> bool:
+        return time.monotonic() > self._began + self._seconds / 2
+
+
 def daemon(dsn: str, servers: Mapping[str, ModelServer]) -> AbstractAsyncContextManager[Process]:
     """Start a daemon whose models are the given servers."""
     models = [f"{name}:{MODELS[name]}:{server.url}" for name, server in servers.items()]
@@ -33,20 +56,26 @@ def daemon(dsn: str, servers: Mapping[str, ModelServer]) -> AbstractAsyncContext
 
 
 async def suffer(
+    start: Callable[[], AbstractAsyncContextManager[Process]],
     dsn: str,
-    servers: Mapping[str, ModelServer],
     chance: random.Random,
-    over: Callable[[], bool],
+    times: Times,
     done: list[str],
 ) -> None:
-    """Run daemons one after another; each is frozen, cut off, stopped or killed, and none may end by itself."""
-    while not over():
-        async with daemon(dsn, servers) as victim, blamed(victim):
+    """Run daemons one after another; each is frozen, cut off, stopped or killed, and none may end by itself.
+
+    When the time is over, the last one is let alone until all is settled, and stopped.
+    """
+    while True:
+        async with start() as victim, blamed(victim):
             await eventually(lambda: has_begun(victim), what="the daemon does not begin")
             for fault in [*chance.choices(["freeze", "cut"], k=2), chance.choice(["kill", "stop"])]:
                 await live(victim, chance.uniform(0.3, 2.5))
-                if over() and fault not in {"kill", "stop"}:
-                    continue
+                if times.over():
+                    while not times.settled.is_set():
+                        await live(victim, 0.2)
+                    await _strike("stop", victim, dsn, chance)
+                    return
                 done.append(fault)
                 await _strike(fault, victim, dsn, chance)
 
@@ -89,6 +118,10 @@ async def storm(server: ModelServer, chance: random.Random, over: Callable[[], b
         done.append(server.mood.value)
         await asyncio.sleep(chance.uniform(0.5, 4.0))
         await server.behave(Mood.FINE)
+
+
+def tails(victims: Sequence[Process]) -> str:
+    return "\n".join(f"log of {victim.pid}:\n{tail(victim)}" for victim in victims if victim.log.exists())
 
 
 @contextlib.asynccontextmanager

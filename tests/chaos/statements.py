@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import asyncpg
@@ -14,8 +15,12 @@ TABLES = """
     CREATE TABLE post (id bigint PRIMARY KEY, body text NOT NULL, author text, views integer NOT NULL DEFAULT 0);
     CREATE TABLE note (id integer PRIMARY KEY, body text NOT NULL, author text, views integer NOT NULL DEFAULT 0);
 """
-KEYS = {"post": 40, "note": 8}
-"""Of each writer: few, so that a row is written again while it is worked on."""
+KEYS = {"post": 400, "note": 100}
+"""Of each writer."""
+WINDOW = 20
+"""So many of them it writes at a time: few, so that a row is written again while it is worked on."""
+WINDOW_SECONDS = 3.0
+"""Then it goes on to others: a row left alone shows what went wrong with it, one written again is healed."""
 
 
 def is_their_own(error: asyncpg.PostgresError) -> bool:
@@ -51,6 +56,7 @@ class Statements:
         self._number = number
         self._chance = chance
         self._fresh = 0
+        self._began = time.monotonic()
         self._all: list[Callable[[str], Awaitable[None]]] = [
             *[self.insert, self.upsert, self.update, self.touch, self.change_and_back, self.delete, self.move],
             *[self.swap, self.shift, self.own, self.copy, self.merge, self.enqueue],
@@ -177,8 +183,14 @@ class Statements:
         self.steps.append(Step(table, keys, what))
         await self._session.execute(sql, *arguments)
 
+    def window(self, table: str, number: int) -> range:
+        """Return the keys of a writer that are written at the moment; the next window has some of them too."""
+        moves = int((time.monotonic() - self._began) / WINDOW_SECONDS)
+        first = number * KEYS[table] + moves * WINDOW // 2 % (KEYS[table] - WINDOW)
+        return range(first, first + WINDOW)
+
     def _range(self, table: str) -> range:
-        return range(self._number * KEYS[table], (self._number + 1) * KEYS[table])
+        return self.window(table, self._number)
 
     def _keys(self, table: str, most: int) -> list[int]:
         """Return two keys of its own or more, in no order."""

@@ -97,6 +97,6 @@ async def test_writers_and_daemons_never_deadlock(connect: Connect, dsn: str) ->
             for n, session in enumerate(sessions):
                 group.create_task(write_until(over, session, f"writer {n}", drawn(f"writer {n}"), journal))
         print(f"{journal.transactions} transactions")  # noqa: T201
-        await check(app, TABLES, one, journal)
+        await check(app, TABLES, [one, other], journal)
         logs = one.log.read_text() + other.log.read_text()
     assert "deadlock" not in logs

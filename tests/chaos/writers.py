@@ -57,7 +57,7 @@ class Writer:
     async def write_until(self, over: Callable[[], bool]) -> None:
         while not over():
             await self._transact(self._chance.choice([*[self._write_own] * 8, self._write_all, self._write_other]))
-            if self._truncates and self._chance.random() < 0.02:
+            if self._truncates and self._chance.random() < 0.005:
                 await self._transact(self._truncate)
 
     async def _transact(self, write: Callable[[], Awaitable[None]]) -> None:
@@ -105,7 +105,9 @@ class Writer:
         """Statements over several rows of everybody, in no order."""
         await self._session.execute(LOCK_RANGES, list(range(self._writers)))
         for _ in range(self._chance.choice([1, 3])):
-            keys = self._chance.sample(range(self._writers * KEYS["post"]), k=12)
+            keys = self._chance.sample(
+                [key for n in range(self._writers) for key in self._statements.window("post", n)], k=12
+            )
             await self._chance.choice([self._statements.update, self._statements.touch, self._statements.own])(
                 "post", keys
             )
@@ -115,7 +117,7 @@ class Writer:
     async def _write_other(self) -> None:
         """One statement on one row of anybody, which that writer may be writing at this moment."""
         table = self._chance.choice(["post", "note"])
-        key = self._chance.randrange(self._writers * KEYS[table])
+        key = self._chance.choice(self._statements.window(table, self._chance.randrange(self._writers)))
         await self._chance.choice([self._statements.update, self._statements.delete])(table, [key])
 
     async def _truncate(self) -> None:
