@@ -22,6 +22,7 @@ BEGIN
     -- Not the chunk_index: it moves with every paragraph put in before.
     EXECUTE format('ALTER TABLE rowvec.%I ADD PRIMARY KEY (content_type, content_id, chunk_hash, repeat)', vectors);
     EXECUTE format('CREATE INDEX ON rowvec.%I (chunk_hash)', vectors);
+    PERFORM rowvec.grant_daemon_rights(role) FROM rowvec.daemon_roles() AS role;
     UPDATE rowvec.source SET backfilled = false, backfill_after = NULL, backfill_where = NULL;
     PERFORM pg_notify('rowvec', '');
 END $$;
@@ -593,6 +594,18 @@ BEGIN
                    coalesce(watched.condition, 'true'));
 END $$;
 
+CREATE FUNCTION rowvec.daemon_roles() RETURNS SETOF name
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT r.rolname
+    FROM pg_class c
+    CROSS JOIN LATERAL aclexplode(c.relacl) AS given
+    JOIN pg_roles r ON r.oid = given.grantee
+    WHERE c.oid = 'rowvec.daemon'::regclass AND given.privilege_type = 'INSERT' AND given.grantee <> c.relowner
+    ORDER BY r.rolname
+$$;
+
 CREATE FUNCTION rowvec.detach(content_type text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -738,6 +751,24 @@ BEGIN
     DELETE FROM rowvec.change c WHERE c.content_type = forget_rows.content_type;
 END $$;
 
+CREATE FUNCTION rowvec.grant_daemon_rights(role name) RETURNS SETOF text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET client_min_messages TO 'error'
+    AS $$
+DECLARE
+    missing record;
+BEGIN
+    FOR missing IN SELECT * FROM rowvec.missing_rights(role) LOOP
+        BEGIN
+            EXECUTE format('GRANT %s ON %s TO %I', missing.privilege, missing.object, role);
+        EXCEPTION WHEN insufficient_privilege THEN
+            NULL;
+        END;
+    END LOOP;
+    RETURN QUERY SELECT format('GRANT %s ON %s TO %I;', m.privilege, m.object, role) FROM rowvec.missing_rights(role) m;
+END $$;
+
 CREATE FUNCTION rowvec.key_types(relation regclass, keys smallint[]) RETURNS text[]
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -790,6 +821,48 @@ EXCEPTION WHEN undefined_column THEN
     watched.backfill_where := NULL;
     RETURN rowvec.list_page(watched);
 END $_$;
+
+CREATE FUNCTION rowvec.missing_rights(role name) RETURNS TABLE(privilege text, object text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    WITH tables (name, verbs, updated) AS (
+        VALUES ('rowvec.schema_migration', ARRAY['SELECT'], NULL),
+               ('rowvec.model', ARRAY['SELECT'], NULL),
+               ('rowvec.source', ARRAY['SELECT'], ARRAY['updated_at']),
+               ('rowvec.change', ARRAY['SELECT', 'DELETE'], NULL),
+               ('rowvec.embedding_queue', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'], NULL),
+               ('rowvec.daemon', ARRAY['SELECT', 'INSERT', 'DELETE'], ARRAY['beat_at', 'resting']),
+               ('rowvec.vector', ARRAY['SELECT', 'DELETE'], ARRAY['updated_at'])
+        UNION ALL
+        SELECT format('rowvec.%I', c.relname), ARRAY['SELECT', 'INSERT', 'DELETE'], ARRAY['chunk_index', 'owner']
+        FROM rowvec.model m
+        JOIN pg_class c ON c.relname = 'vector_' || m.name AND c.relnamespace = 'rowvec'::regnamespace
+    ),
+    rights (privilege, object, held) AS (
+        SELECT 'CONNECT', format('DATABASE %I', current_database()),
+               has_database_privilege(role, current_database(), 'CONNECT')
+        UNION ALL
+        SELECT 'USAGE', format('SCHEMA %I', n.nspname), has_schema_privilege(role, n.oid, 'USAGE')
+        FROM pg_namespace n
+        WHERE n.nspname = 'rowvec' OR n.oid IN (SELECT e.extnamespace FROM pg_extension e WHERE e.extname = 'vector')
+        UNION ALL
+        SELECT verb, 'TABLE ' || t.name, has_table_privilege(role, t.name, verb)
+        FROM tables t CROSS JOIN unnest(t.verbs) AS verb
+        UNION ALL
+        SELECT format('UPDATE (%s)', written), 'TABLE ' || t.name, has_column_privilege(role, t.name, written, 'UPDATE')
+        FROM tables t CROSS JOIN unnest(t.updated) AS written
+        UNION ALL
+        SELECT s.verb, 'SEQUENCE ' || s.name, has_sequence_privilege(role, s.name, s.verb)
+        FROM (VALUES ('rowvec.generation', 'USAGE'), ('rowvec.awake_until', 'UPDATE')) AS s (name, verb)
+        UNION ALL
+        SELECT 'EXECUTE', 'FUNCTION ' || p.oid::regprocedure, has_function_privilege(role, p.oid, 'EXECUTE')
+        FROM pg_proc p
+        WHERE p.pronamespace = 'rowvec'::regnamespace
+          AND p.proname IN ('read_rows', 'append_backfill', 'reopen_sources', 'missing_rights')
+    )
+    SELECT r.privilege, r.object FROM rights r WHERE NOT r.held ORDER BY r.object, r.privilege
+$$;
 
 CREATE FUNCTION rowvec.missing_triggers(watched rowvec.source) RETURNS SETOF text
     LANGUAGE sql STABLE
@@ -979,6 +1052,19 @@ BEGIN
     END IF;
     RETURN rowvec.append_changes_v1(content_type, content_ids, priority, 'remove', wake, urgent_rows);
 END $$;
+
+CREATE FUNCTION rowvec.reopen_sources(asked text[], emptied text[]) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    UPDATE rowvec.source s
+    SET swept = s.swept AND NOT s.content_type = ANY (emptied),
+        sweep_after = CASE WHEN s.content_type = ANY (emptied) THEN NULL ELSE s.sweep_after END,
+        backfilled = s.backfilled AND NOT s.content_type = ANY (asked),
+        backfill_after = CASE WHEN s.content_type = ANY (asked) THEN NULL ELSE s.backfill_after END,
+        backfill_where = CASE WHEN s.content_type = ANY (asked) THEN NULL ELSE s.backfill_where END
+    WHERE s.content_type = ANY (asked || emptied)
+$$;
 
 CREATE FUNCTION rowvec.resume(content_type text) RETURNS boolean
     LANGUAGE plpgsql
@@ -1424,6 +1510,8 @@ REVOKE ALL ON FUNCTION rowvec.create_triggers(watched rowvec.source) FROM PUBLIC
 
 REVOKE ALL ON FUNCTION rowvec.create_view(watched rowvec.source) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowvec.daemon_roles() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowvec.detach(content_type text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.differs(relation regclass, numbers smallint[]) FROM PUBLIC;
@@ -1444,11 +1532,15 @@ REVOKE ALL ON FUNCTION rowvec.fires_by_row(relation regclass) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.forget_rows(content_type text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowvec.grant_daemon_rights(role name) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowvec.key_types(relation regclass, keys smallint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.list_keys(relation regclass) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.list_page(watched rowvec.source) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.missing_rights(role name) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.missing_triggers(watched rowvec.source) FROM PUBLIC;
 
@@ -1465,6 +1557,8 @@ REVOKE ALL ON FUNCTION rowvec.read_rows(content_type text, content_ids text[]) F
 REVOKE ALL ON FUNCTION rowvec.remove_all_v1(content_type text, priority smallint, wake boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.remove_rows_v1(content_type text, content_ids text[], priority smallint, wake boolean, urgent_rows integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.reopen_sources(asked text[], emptied text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.resume(content_type text) FROM PUBLIC;
 

@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import asyncpg
 
 from rowvec.embedded import EmbeddedPostgres
 from rowvec.postgres.administration import migrate_database
+from rowvec.postgres.roles import DAEMON_ROLE, prepare_role
 
 Connect = Callable[[], Coroutine[Any, Any, asyncpg.Connection]]
 MODELS = {"first": 8, "second": 4}
@@ -66,7 +67,15 @@ async def create_template(server: Server) -> str:
     name = f"rowvec_template_{uuid.uuid4().hex[:12]}"
     await _run(server.dsn, f"CREATE DATABASE {name}")
     await migrate_database(server.dsn_for(name), MODELS)
+    await prepare_role(server.dsn_for(name))
+    with contextlib.suppress(asyncpg.InternalServerError):  # another worker, on a server that they share, does the same
+        await _run(server.dsn, f"ALTER ROLE {DAEMON_ROLE} PASSWORD 'secret'")
     return name
+
+
+def as_user(dsn: str, name: str) -> str:
+    """The same database as another user; of two parameters in the query the last one counts."""
+    return f"{dsn}{'&' if '?' in dsn else '?'}user={quote(name)}&password=secret"
 
 
 @contextlib.asynccontextmanager

@@ -39,17 +39,19 @@ class Worker:
     async def open(cls, dsn: str) -> AsyncIterator[Worker]:
         database, daemon = Database(dsn), uuid.uuid4()
         await database.open()
-        presence = PostgresPresence(database, daemon, "test")
-        await presence.beat()
-        yield cls(
-            database,
-            PostgresChangeLog(database),
-            PostgresItemQueue(database, daemon),
-            PostgresRowReader(database),
-            PostgresVectorStore(database),
-            presence,
-        )
-        await database.close()
+        try:
+            presence = PostgresPresence(database, daemon, "test")
+            await presence.beat()
+            yield cls(
+                database,
+                PostgresChangeLog(database),
+                PostgresItemQueue(database, daemon),
+                PostgresRowReader(database),
+                PostgresVectorStore(database),
+                presence,
+            )
+        finally:
+            await database.close()
 
     async def fold(self, floors: Floors = Floors()) -> Fold:  # noqa: B008 - immutable
         return await self.log.fold(floors, 1000)

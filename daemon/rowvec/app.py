@@ -164,11 +164,19 @@ class Daemon:
     async def _check(self) -> None:
         async with administration(self._settings.dsn) as database:
             known = {row["name"]: row["dimensions"] for row in await database.models()}
+            missing_rights = await database.missing_rights()
         wanted = {embedder.name: embedder.dimensions for embedder in self._embedders}
         check_dimensions(known, wanted)
         if missing := wanted.keys() - known.keys():
             raise ConfigurationError(
-                f"The database does not know the model {', '.join(sorted(missing))}.", "Run `rowvec migrate`."
+                f"The database does not know the model {', '.join(sorted(missing))}.",
+                "Run `rowvec migrate` as the owner of its schema, with the same settings.",
+            )
+        if missing_rights:
+            raise ConfigurationError(
+                f"The database role lacks the rights of a daemon: {', '.join(missing_rights)}.",
+                "Its schema's owner gives them: to rowvec_daemon by `rowvec migrate`, to others by "
+                "SELECT rowvec.grant_daemon_rights('ROLE').",
             )
 
     def _wire(self, database: Database, beats: Database) -> Rooms:

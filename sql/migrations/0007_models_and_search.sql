@@ -16,6 +16,7 @@ BEGIN
     -- Not the chunk_index: it moves with every paragraph put in before.
     EXECUTE format('ALTER TABLE rowvec.%I ADD PRIMARY KEY (content_type, content_id, chunk_hash, repeat)', vectors);
     EXECUTE format('CREATE INDEX ON rowvec.%I (chunk_hash)', vectors);
+    PERFORM rowvec.grant_daemon_rights(role) FROM rowvec.daemon_roles() AS role;
     UPDATE rowvec.source SET backfilled = false, backfill_after = NULL, backfill_where = NULL;
     PERFORM pg_notify('rowvec', '');
 END $$;

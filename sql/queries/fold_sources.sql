@@ -1,4 +1,4 @@
--- Turns changes of whole types into work in the background; leaves those whose items or source are locked.
+-- Ends changes of whole types, whose sources the caller then reopens; leaves those whose items or source are locked.
 WITH whole AS MATERIALIZED (
     SELECT id, content_type, kind FROM rowvec.change WHERE urgency = 0 ORDER BY id LIMIT 1000
 ),
@@ -22,28 +22,16 @@ free AS MATERIALIZED (
 removed AS MATERIALIZED (
     SELECT DISTINCT content_type FROM whole JOIN free USING (content_type) WHERE kind = 'remove'
 ),
-asked AS MATERIALIZED (
-    SELECT DISTINCT content_type FROM whole JOIN free USING (content_type) WHERE kind = 'write'
-),
 voided AS (
     -- Above READ COMMITTED the trigger could not do it.
     UPDATE rowvec.embedding_queue
     SET status = 'queued', token = NULL, daemon = NULL, lease_expires_at = NULL,
         generation = nextval('rowvec.generation'), updated_at = now()
     WHERE id = ANY (ARRAY(SELECT id FROM locked)) AND content_type IN (SELECT content_type FROM removed)
-),
-marked AS (
-    UPDATE rowvec.source s
-    SET swept = s.swept AND NOT s.content_type IN (SELECT content_type FROM removed),
-        sweep_after = CASE WHEN s.content_type IN (SELECT content_type FROM removed) THEN NULL ELSE s.sweep_after END,
-        backfilled = s.backfilled AND NOT s.content_type IN (SELECT content_type FROM asked),
-        backfill_after = CASE WHEN s.content_type IN (SELECT content_type FROM asked) THEN NULL ELSE s.backfill_after END,
-        backfill_where = CASE WHEN s.content_type IN (SELECT content_type FROM asked) THEN NULL ELSE s.backfill_where END
-    WHERE s.content_type IN (SELECT content_type FROM free)
 )
 DELETE FROM rowvec.change
 WHERE urgency = 0 AND id = ANY (ARRAY(
     SELECT id FROM whole w
     WHERE w.content_type IN (SELECT content_type FROM free)
        OR NOT EXISTS (SELECT FROM rowvec.source s WHERE s.content_type = w.content_type)))
-RETURNING content_type
+RETURNING content_type, kind

@@ -300,7 +300,7 @@ async def test_another_length_of_the_model_is_told_with_both_numbers(migrated: s
 async def test_a_model_without_its_table_sends_to_migrate(migrated: str) -> None:
     said = await refused(78, migrated, "run", ROWVEC_MODEL_SECOND_PROVIDER="deterministic")
     assert "does not know the model second" in said
-    assert "rowvec migrate" in said
+    assert "Run `rowvec migrate` as the owner" in said
 
 
 async def test_a_daemon_without_models_says_what_to_set(migrated: str) -> None:
@@ -433,7 +433,8 @@ async def test_every_command_from_migrate_to_unwatch(server: Server, empty_dsn: 
     first = await done(dsn, "migrate")
     assert [name[:4] for name in first["migrations"]] == [f"{n:04}" for n in range(1, len(first["migrations"]) + 1)]
     assert first["models"] == ["e5_small"]
-    assert await done(dsn, "migrate") == {"migrations": [], "models": []}
+    role = {"role": "rowvec_daemon", "left_to_administrator": []}
+    assert await done(dsn, "migrate") == {"migrations": [], "models": [], **role}
     assert await done(dsn, "sources") == []
 
     async with session(dsn) as app:

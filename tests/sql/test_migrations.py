@@ -10,12 +10,12 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import quote
 
 import asyncpg
 import pytest
 
 from daemons import eventually
+from database import as_user
 from rowvec.domain.errors import ConfigurationError, SchemaNewerError, SchemaOutdatedError
 from rowvec.domain.items import Watch
 from rowvec.postgres import migrations
@@ -48,11 +48,6 @@ async def role(dsn: str, name: str) -> AsyncIterator[str]:
     finally:
         async with session(dsn) as admin:
             await admin.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
-
-
-def as_user(dsn: str, name: str) -> str:
-    """The same database as another user; of two parameters in the query the last one counts."""
-    return f"{dsn}{'&' if '?' in dsn else '?'}user={quote(name)}&password=secret"
 
 
 async def booked(dsn: str) -> list[tuple[int, str]]:

@@ -1,4 +1,4 @@
-"""`rowvec migrate`: the schema and the models' tables."""
+"""`rowvec migrate`: the schema, the models' tables and the daemon's role."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import uvloop
 
 from rowvec.cli.output import Json, console, print_json
 from rowvec.postgres.administration import migrate_database
+from rowvec.postgres.roles import PreparedRole, prepare_role
 from rowvec.settings import load_settings
 
 
 def migrate(json: Json = False) -> None:
-    """Bring schema and models' tables up to this program."""
+    """Bring schema, models' tables and the daemon's role up to this program."""
     settings = load_settings()
     models = {name: model.dimensions for name, model in settings.active_models.items()}
     applied, added = uvloop.run(migrate_database(settings.dsn, models))
+    role = uvloop.run(prepare_role(settings.dsn))
     names = [f"{migration.version:04} {migration.name}" for migration in applied]
     if json:
-        print_json({"migrations": names, "models": added})
+        print_json({"migrations": names, "models": added, "role": role.name, "left_to_administrator": role.left})
         return
     for name in names:
         console().print(f"applied {name}")
@@ -24,3 +26,17 @@ def migrate(json: Json = False) -> None:
         console().print(f"added model {name}, {models[name]} dimensions")
     if not names and not added:
         console().print("Nothing to do: the schema is up to date.")
+    tell_of_role(role)
+
+
+def tell_of_role(role: PreparedRole) -> None:
+    """Say what became of the role."""
+    if role.created:
+        console().print(f"created role {role.name}, for the daemon; where it needs a password: \\password {role.name}")
+    if role.left:
+        remark = console(aside=True)
+        remark.print(f"The role {role.name} is not complete: that takes rights that this role lacks.")
+        remark.print("The daemon can run as the schema's owner too. For a role of its own, let an administrator run\n")
+        for statement in role.left:
+            remark.print(f"  {statement}", markup=False)
+        remark.print("\nand then `rowvec migrate` once more.")

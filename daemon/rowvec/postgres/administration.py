@@ -73,6 +73,10 @@ class Administration:
         """Return the registered models."""
         return await self._fetch("list_models")
 
+    async def missing_rights(self) -> list[str]:
+        """Return what the session's role lacks to run a daemon."""
+        return [row["missing"] for row in await self._fetch("list_missing_rights")]
+
     async def status(self) -> dict[str, Any]:
         """Return daemons, models, waiting changes and items by lane, from one snapshot."""
         async with self._connection.transaction(isolation="repeatable_read", readonly=True):

@@ -10,6 +10,7 @@ from rowvec.domain.lanes import Lane
 from rowvec.postgres.connections import Connection, Database
 
 PARENT_TABLE = "rowvec.vector"
+_FOLD = ("lock_fold", "fold_sources", "reopen_sources", "fold_changes", "void_items")
 
 
 class PostgresChangeLog:
@@ -29,7 +30,7 @@ class PostgresChangeLog:
             if not look["locked"]:
                 return Fold(locked=False)
             if look["whole"]:
-                await connection.execute(self._database.sql("fold_sources"))
+                await self._fold_sources(connection)
             if not look["changes"]:
                 return Fold(locked=True)
             folded = await self._row(connection, "fold_changes", floors, batch)
@@ -46,7 +47,7 @@ class PostgresChangeLog:
 
     def _texts(self) -> list[str]:
         """Return all statements of a fold."""
-        named = [self._database.sql(name) for name in ("lock_fold", "fold_sources", "fold_changes", "void_items")]
+        named = [self._database.sql(name) for name in _FOLD]
         return named + [self._database.sql(name, PARENT_TABLE) for name in ("lock_vectors", "delete_rows")]
 
     async def unfilled(self, max_waiting: int) -> Sequence[str]:
@@ -58,6 +59,12 @@ class PostgresChangeLog:
         """See `ports.ChangeLog.append_backfill`."""
         rows = await self._database.fetch("append_backfill", content_type)
         return rows[0]["appended"] or 0
+
+    async def _fold_sources(self, connection: Connection) -> None:
+        """Turn changes of whole types into work in the background."""
+        ended = await connection.fetch(self._database.sql("fold_sources"))
+        asked, emptied = ([row["content_type"] for row in ended if row["kind"] == kind] for kind in ("write", "remove"))
+        await connection.execute(self._database.sql("reopen_sources"), asked, emptied)
 
     async def _remove(self, connection: Connection, types: list[str], ids: list[str]) -> None:
         """Void the items and remove the vectors of rows, never waiting for a writer.

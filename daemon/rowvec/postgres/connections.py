@@ -54,7 +54,10 @@ BOUNDS: Final = {
     "statement_timeout": "25s",
     "lock_timeout": "2s",
 }
-"""Session settings of the pool."""
+# A lost claim, store or completion is done again: vectors and the end of their item are one transaction. An fsync
+# each would buy nothing.
+SETTINGS: Final = {"synchronous_commit": "off", **PLANNING, **BOUNDS}
+"""Session settings of the pool, as Postgres shows them."""
 REACH_HINT: Final = "Does it run, and is DATABASE_URL its address?"
 DSN_FORM: Final = (
     "Its form is postgresql://USER:PASSWORD@HOST:5432/DATABASE, with special characters in USER and PASSWORD "
@@ -104,9 +107,11 @@ def translate(error: Exception) -> Exception:
         case _ if state in _OURS:
             return _OURS[state](said, hint)
         case asyncpg.InsufficientPrivilegeError():
+            return _forbidden(said)
+        case asyncpg.ProtocolViolationError() if "startup parameter" in said:
             return ConfigurationError(
-                f"The database role lacks a right: {said}.",
-                "Connect as the role that ran `rowvec migrate`, or let it grant what is missing.",
+                f"A pooler refuses the session settings: {said}.",
+                "Connect as rowvec_daemon, which carries them, or directly.",
             )
         case asyncpg.LockNotAvailableError():
             return LockedError("The table is locked by another transaction.", "Try again in a moment.")
@@ -120,6 +125,18 @@ def translate(error: Exception) -> Exception:
             return DatabaseUnavailableError(f"Postgres can't be reached: {said}.", hint or REACH_HINT)
         case _:
             return error
+
+
+def _forbidden(said: str) -> ConfigurationError:
+    if "row-level security" in said:
+        return ConfigurationError(
+            f"The owner of the schema rowvec does not see all rows: {said}.",
+            "Give that role BYPASSRLS: a row that a policy hides could not be told from a deleted one.",
+        )
+    return ConfigurationError(
+        f"The database role lacks a right: {said}.",
+        "Connect as the role that ran `rowvec migrate`; the daemon can do with the rights of rowvec_daemon.",
+    )
 
 
 def _message(error: Exception) -> str:
@@ -264,6 +281,9 @@ class Database:
         try:
             with translated():
                 schema = (await connection.fetchrow(statement("show_server")))["vector_schema"]  # type: ignore[index]
+                carried = await connection.fetchval(
+                    statement("compare_settings"), list(SETTINGS), list(SETTINGS.values())
+                )
         finally:
             await close(connection)
         if schema is None:
@@ -272,7 +292,7 @@ class Database:
         with translated():
             self._pool = await asyncpg.create_pool(
                 self._dsn,
-                min_size=0,
+                min_size=1,  # a pooler that refuses settings does so now
                 max_size=self._size,
                 timeout=CONNECT_SECONDS,
                 command_timeout=COMMAND_SECONDS,
@@ -281,9 +301,8 @@ class Database:
                 connection_class=Session,
                 statement_cache_size=MAX_STATEMENTS,
                 max_cached_statement_lifetime=0,
-                # A lost claim, store or completion is done again: vectors and the end of their item are one
-                # transaction. An fsync each would buy nothing.
-                server_settings={"application_name": "rowvec", "synchronous_commit": "off", **PLANNING, **BOUNDS},
+                # A pooler would refuse settings given at the start, and let those of a SET leak to others.
+                server_settings={"application_name": "rowvec", **({} if carried else SETTINGS)},
             )
 
     async def close(self) -> None:
