@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from rowvec.domain.chunking import cut_text
 from rowvec.domain.errors import TextRejectedError
 from rowvec.domain.items import Chunk, Source
 from rowvec.domain.text import render_text, split_text
@@ -245,3 +246,68 @@ def test_line_breaks_of_many_kinds_are_cut_like_any_text() -> None:
     text = "".join("a" + "".join(breaks) for breaks in itertools.product("\r\n", repeat=11))
     chunks = split_text(source(), text)
     assert "".join(visible(chunk.text) for chunk in chunks) == visible(text)
+
+
+CLUSTERS = {
+    "an accent of its own": "e\u0301",
+    "many accents": "a\u0300\u0301\u0302\u0323",
+    "Arabic with vowels": "\u0645\u064f",
+    "Thai with a tone": "\u0e01\u0e34\u0e48",
+    "Thai with a vowel that is a letter": "\u0e19\u0e49\u0e33",
+    "Hindi": "\u0915\u094d\u200d",
+    "Korean in parts": "\u1112\u1161\u11ab",
+    "a family": "👩\u200d👩\u200d👧",
+    "a shade of skin": "👍🏽",
+    "a red heart": "❤\ufe0f",
+    "a key": "1\ufe0f\u20e3",
+    "a flag": "🇩🇪",
+    "a flag of tags": "🏴\U000e0067\U000e0062\U000e007f",
+}
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS.values(), ids=CLUSTERS.keys())
+@pytest.mark.parametrize("overlap", [0, 7])
+def test_what_readers_see_as_one_character_is_not_cut(cluster: str, overlap: int) -> None:
+    text = f"学{cluster}" * 200
+    pieces = [chunk.text for chunk in split_text(source(characters=30, overlap=overlap), text)]
+    assert all(len(piece) <= 30 for piece in pieces)
+    assert all(piece.startswith(("学", cluster)) and piece.endswith(("学", cluster)) for piece in pieces)
+
+
+@pytest.mark.parametrize("text", ["a" + "\u0301" * 1000, "\u200d" * 1000, "🇩🇪" * 500, "\u0301 " * 500])
+def test_a_character_longer_than_a_chunk_is_cut_all_the_same(text: str) -> None:
+    chunks = split_text(source(characters=50), text.strip())
+    assert "".join(visible(chunk.text) for chunk in chunks) == visible(text)
+    assert all(len(chunk.text) <= 50 for chunk in chunks)
+
+
+def test_white_space_at_the_end_makes_no_piece_of_overlap_alone() -> None:
+    assert list(cut_text("aaaa bbbb" + " " * 20, 9, 4)) == ["aaaa bbbb"]
+
+
+def test_repeated_paragraphs_are_told_apart_and_most_keep_their_chunks_under_an_edit() -> None:
+    paragraph = "The same words again, and once more. " * 4
+    before = split_text(source(characters=300), "\n\n".join([paragraph] * 50))
+    after = split_text(source(characters=300), "\n\n".join(["A new first one.", *[paragraph] * 50]))
+    known = {(chunk.hash, chunk.repeat) for chunk in before}
+    assert len(known) == len(before)
+    assert len({(chunk.hash, chunk.repeat) for chunk in after} - known) <= 2
+
+
+SCRIPTS = [
+    "学习如何运行容器，然后把它们连接起来。再看看会发生什么！",  # noqa: RUF001
+    "ภาษาไทยเขียนติดกันโดยไม่มีช่องว่างระหว่างคำ",
+    "تعلم كيفية تشغيل الحاويات، ثم اربط بينها. ماذا يحدث؟",
+    "👩\u200d👩\u200d👧👍🏽❤\ufe0f🇩🇪",
+    "한국어는 낱말 사이를 띄어 쓴다. ",
+]
+
+
+@pytest.mark.parametrize("phrase", SCRIPTS)
+@pytest.mark.parametrize("chunking", ["characters", "markdown"])
+def test_in_any_script_an_edit_changes_few_chunks(phrase: str, chunking: str) -> None:
+    text = "".join(f"{number}{phrase * (1 + number % 3)}" for number in range(300))
+    cutting = source(chunking=chunking, characters=200)
+    before = {chunk.text for chunk in split_text(cutting, text)}
+    after = {chunk.text for chunk in split_text(cutting, "新" + text.replace("150", "新", 1))}
+    assert len(after - before) <= 8
