@@ -6,11 +6,13 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, Final
 
-from rowvec.domain.chunking import cut_text
+from rowvec.domain.chunking import PLAIN, cut_text
 from rowvec.domain.errors import TextRejectedError
 from rowvec.domain.items import Chunk, Source
+from rowvec.domain.markdown import read_structure
 
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
@@ -53,15 +55,20 @@ def split_text(source: Source, text: str) -> list[Chunk]:
     """
     if not text:
         return []
-    whole = source.chunking == "none"
-    pieces = [text] if whole else cut_text(text, source.chunk_characters, source.chunk_overlap)
     seen: Counter[bytes] = Counter()
     chunks = []
-    for index, piece in enumerate(pieces):
+    for index, piece in enumerate(_pieces(source, text)):
         digest = hashlib.sha256(piece.encode()).digest()
         chunks.append(Chunk(index, piece, digest, seen[digest]))
         seen[digest] += 1
     return chunks
+
+
+def _pieces(source: Source, text: str) -> Iterable[str]:
+    if source.chunking == "none":
+        return [text]
+    structure = read_structure(text) if source.chunking == "markdown" else PLAIN
+    return cut_text(text, source.chunk_characters, source.chunk_overlap, structure)
 
 
 def _decode(fields: str) -> list[Any]:
