@@ -155,6 +155,9 @@ BEGIN
     IF (priority BETWEEN 1 AND 100) IS NOT TRUE THEN
         RAISE EXCEPTION 'The priority must be 1 to 100, not %.', priority USING ERRCODE = 'RV001';
     END IF;
+    IF jsonb_typeof(depends_on) IS DISTINCT FROM 'array' THEN
+        RAISE EXCEPTION 'The dependencies are no JSON array: %.', depends_on USING ERRCODE = 'RV001';
+    END IF;
     -- Locked first, so that a backfill passes the source over instead of meeting us at the table.
     SELECT * INTO old FROM rowvec.source s WHERE s.content_type = watch.content_type FOR UPDATE;
     IF old.relation <> watch.relation AND EXISTS (SELECT FROM pg_class c WHERE c.oid = old.relation) THEN

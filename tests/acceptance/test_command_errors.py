@@ -320,10 +320,14 @@ async def test_watching_an_unknown_table_is_told(migrated: str) -> None:
 
 
 WRONG_WATCHES: Final = [
-    (["pg_catalog.pg_views", "--columns", "viewname", "--content-type", "x"], "not a plain table"),
+    (["pg_catalog.pg_views", "--columns", "viewname", "--content-type", "x"], "no table that can be watched"),
     (["plain", "--columns", "body", "--content-type", "Über uns"], "at most 40"),
     (["plain", "--columns", "body", "--template", "{title}"], "Watched are: body."),
     (["plain", "--columns", "body", "--chunk-characters", "50", "--chunk-overlap", "60"], "half"),
+    (["plain", "--columns", "body", "--key", "body"], "unique index"),
+    (["plain", "--columns", "body", "--condition", "id < extract(epoch FROM now())"], "not on the time"),
+    (["plain", "--text-function", "nowhere"], "no single function nowhere"),
+    (["plain", "--columns", "body", "--depends-on", "{"], "JSON"),
 ]
 
 
@@ -444,7 +448,7 @@ async def test_every_command_from_migrate_to_unwatch(server: Server, empty_dsn: 
         assert await done(dsn, *watch) == {"content_type": "course", "changed": True}
         assert await done(dsn, *watch) == {"content_type": "course", "changed": False}
         (source,) = await done(dsn, "sources")
-        assert (source["content_type"], source["relation"], source["key"]) == ("course", "course", "id")
+        assert (source["content_type"], source["relation"], source["key"]) == ("course", "course", ["id"])
         assert (source["labels"], source["owner"], source["backfilled"]) == (["title"], "teacher", False)
 
         status = await done(dsn, "status")

@@ -173,6 +173,7 @@ def refusing(server: Server, template: str) -> Iterator[str]:
         ),
         ("'good', 'x', text_function => 'public.lost'", 'relation "good" does not exist', "search_path"),
         ("'good', 'x', text_function => 'public.text_of', template => '{title}'", "no template beside it", ""),
+        ("'good', 'x', ARRAY['title'], depends_on => '{}'", "no JSON array", ""),
         ("'good', 'x', ARRAY['title'], depends_on => '[{}]'", "dependency can't be read", "Its form is"),
         (
             """'good', 'x', text_function => 'public.text_of',

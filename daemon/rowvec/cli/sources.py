@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from json import loads
 from typing import Annotated, Any
 
 import typer
@@ -39,6 +40,8 @@ def watch(
 
     The rows that are already there are embedded at bulk priority.
     """
+    if not columns and text_function is None:
+        raise typer.BadParameter("Name the columns to embed, or a text function.", param_hint="--columns")
     wanted = Watch(
         table=table,
         content_type=content_type or table.rsplit(".", 1)[-1].strip('"').lower(),
@@ -53,7 +56,7 @@ def watch(
         key=None if key is None else _names(key),
         condition=condition,
         text_function=text_function,
-        depends_on=depends_on,
+        depends_on=_dependencies(depends_on),
         urgent_rows=urgent_rows,
     )
     before, changed = uvloop.run(_watch(wanted))
@@ -61,6 +64,15 @@ def watch(
         print_json({"content_type": wanted.content_type, "changed": changed})
     else:
         console().print(_told(wanted, before, changed))
+
+
+def _dependencies(given: str) -> str:
+    """Refuse what is no JSON before the database does it in its own words."""
+    try:
+        loads(given)
+    except ValueError as error:
+        raise typer.BadParameter(f"This is no JSON: {error}.", param_hint="--depends-on") from None
+    return given
 
 
 def _names(listed: str) -> list[str]:
