@@ -146,6 +146,19 @@ async def test_an_edit_writes_the_chunks_that_changed_and_moves_the_others(
     assert [row["chunk_text"] for row in rows][1:] == [*paragraphs, paragraphs[0], paragraphs[0]]
 
 
+async def test_markdown_is_cut_before_its_headings(app: asyncpg.Connection, worker: Worker) -> None:
+    await app.execute("""
+        CREATE TABLE course (id bigint PRIMARY KEY, body text);
+        SELECT rowvec.watch('course', 'course', ARRAY['body'], 2, '{body}', chunking => 'markdown',
+                            chunk_characters => 60);
+    """)
+    parts = [f"## Part {n}\n\nWhat part {n} has to say in a line." for n in range(20)]
+    await app.execute("INSERT INTO course VALUES (1, $1)", "\n\n".join(parts))
+    await worker.settle()
+    rows = await app.fetch("SELECT chunk_text FROM rowvec.vector_first ORDER BY chunk_index")
+    assert [row["chunk_text"] for row in rows] == parts
+
+
 async def test_a_model_table_can_be_dropped_without_breaking_a_writer(
     course: asyncpg.Connection, worker: Worker
 ) -> None:
