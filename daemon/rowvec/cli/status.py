@@ -2,32 +2,72 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import uvloop
 
 from rowvec.cli.output import Json, console, print_json, print_table
+from rowvec.domain.backlog import NO_DAEMON
 from rowvec.postgres.administration import administration
 from rowvec.settings import load_settings
 
+COLUMNS: Final = ["model", "lane", "source", "queued", "unfolded", "delayed", "processing", "failed", "oldest", "late"]
+RARE: Final = {"unfolded", "delayed"}
+"""Columns that are left out while they are all 0."""
+
 
 def status(json: Json = False) -> None:
-    """Show daemons, models, and what waits by lane."""
+    """Show daemons, models, what waits by lane, whether it is late, and why.
+
+    Items of the lane immediate should be done 10 s after they are due, standard ones after 60 s, bulk ones after 300 s.
+    """
     found = uvloop.run(_status())
     if json:
         print_json(found)
         return
     out = console()
-    print_table(found["daemons"], ["host", "pid", "version", "silent_seconds"], "No daemon is running.")
+    print_table(found["daemons"], ["host", "pid", "version", "silent_seconds"], NO_DAEMON)
     out.print()
     print_table(found["models"], ["name", "dimensions", "active", "is_default"], "No model is registered.")
     out.print()
-    columns = ["model", "lane", "content_type", "queued", "delayed", "processing", "failed", "oldest_seconds"]
-    print_table(found["items"], columns, "Nothing waits: all vectors are up to date.")
-    for why in sorted({why for daemon in found["daemons"] for why in daemon["resting"]}):
-        out.print(f"Let alone for a while: {why}", markup=False)
+    print_table([_shown(row) for row in found["items"]], _columns(found["items"]), _told_when_empty(found["sources"]))
+    for remark in _remarks(found):
+        out.print(remark, markup=False)
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **row,
+        "source": row["content_type"],
+        "oldest": f"{row['oldest_seconds']:.1f} of {row['within_seconds']} s" if row["oldest_seconds"] else "",
+        "late": "late" if row["late"] else "",
+    }
+
+
+def _columns(items: list[dict[str, Any]]) -> list[str]:
+    return [column for column in COLUMNS if column not in RARE or any(row[column] for row in items)]
+
+
+def _told_when_empty(sources: list[dict[str, Any]]) -> str:
+    settled = all(source["backfilled"] and source["paused_at"] is None for source in sources)
+    return "Nothing waits: all vectors are up to date." if settled else "Nothing is queued."
+
+
+def _remarks(found: dict[str, Any]) -> list[str]:
+    """Return why items wait, and what the tables do not show."""
+    why = {reason: None for row in found["items"] for reason in row["why"] if reason != NO_DAEMON}
+    resting = {f"Let alone for a while: {rest}": None for daemon in found["daemons"] for rest in daemon["resting"]}
+    remarks = [*(why | resting), *(_state(source) for source in found["sources"])]
     if found["changes"]:
-        out.print(f"{found['changes']} changes are not yet in the queue.")
+        remarks.append(f"{found['changes']} changes are not yet in the queue.")
+    return list(filter(None, remarks))
+
+
+def _state(source: dict[str, Any]) -> str:
+    name, paused_at = source["content_type"], source["paused_at"]
+    if paused_at is not None:
+        return f"The source {name} has been paused since {paused_at:%Y-%m-%d %H:%M %Z}."
+    return "" if source["backfilled"] else f"The rows of {name} are being looked through, page by page."
 
 
 async def _status() -> dict[str, Any]:

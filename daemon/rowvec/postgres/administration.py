@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import astuple
-from typing import Any, Final
+from dataclasses import asdict, astuple
+from typing import Any, Final, TypeAlias
 
 import asyncpg
 from pgvector import Vector
 from pgvector.asyncpg import register_vector
 
+from rowvec.domain.backlog import Backlog, Workers, add_unfolded
 from rowvec.domain.errors import ConfigurationError, LockedError, SchemaOutdatedError
-from rowvec.domain.items import Watch
+from rowvec.domain.items import Slot, Watch
+from rowvec.domain.lanes import Lane
 from rowvec.ports import Embedding
 from rowvec.postgres.connections import close, connect, translated
 from rowvec.postgres.migrations import Migration, check_schema, migrate
 from rowvec.postgres.statements import quote_identifier, statement
 
+Rows: TypeAlias = Sequence[Mapping[str, Any]]
 LOCK_SECONDS: Final = 3
 LOCK_TRIES: Final = 5
 
@@ -78,14 +81,22 @@ class Administration:
         return [row["missing"] for row in await self._fetch("list_missing_rights")]
 
     async def status(self) -> dict[str, Any]:
-        """Return daemons, models, waiting changes and items by lane, from one snapshot."""
+        """Return daemons, models, states of sources, waiting changes and items by lane, from one snapshot."""
         async with self._connection.transaction(isolation="repeatable_read", readonly=True):
-            return {
-                "daemons": await self._fetch("list_daemons"),
-                "models": await self._fetch("list_models"),
-                "changes": (await self._fetch("count_changes"))[0]["changes"],
-                "items": await self._fetch("count_items"),
-            }
+            daemons = await self._fetch("list_daemons")
+            models = await self._fetch("list_models")
+            states = await self._fetch("list_states")
+            changes = await self._fetch("count_changes")
+            items = await self._fetch("count_items")
+        backlogs = read_backlogs(items, changes, models)
+        workers = read_workers(daemons, states)
+        return {
+            "daemons": daemons,
+            "models": models,
+            "sources": states,
+            "changes": sum(row["unfolded"] for row in changes),
+            "items": [_described(backlog, workers) for backlog in backlogs],
+        }
 
     async def failed(self, limit: int) -> list[dict[str, Any]]:
         """Return items that were given up, the newest first."""
@@ -129,6 +140,47 @@ class Administration:
                 if attempt + 1 == LOCK_TRIES:
                     raise
         raise AssertionError("the last attempt returns or raises")
+
+
+def read_backlogs(items: Rows, changes: Rows, models: Rows) -> Sequence[Backlog]:
+    """Return what waits, by model, lane and source.
+
+    Args:
+        items: of `count_items`.
+        changes: of `count_changes`.
+        models: of `list_models`.
+    """
+    counted = [
+        Backlog(
+            Slot(row["model"], Lane(row["lane"]), row["content_type"]),
+            queued=row["queued"],
+            delayed=row["delayed"],
+            processing=row["processing"],
+            failed=row["failed"],
+            oldest_seconds=row["oldest_seconds"],
+        )
+        for row in items
+    ]
+    unfolded = [(row["content_type"], Lane(row["lane"]), row["unfolded"]) for row in changes]
+    return add_unfolded(counted, unfolded, [row["name"] for row in models if row["active"]])
+
+
+def read_workers(daemons: Rows, states: Rows) -> Workers:
+    """Return who could work on what waits.
+
+    Args:
+        daemons: of `list_daemons`.
+        states: of `list_states`.
+    """
+    resting = [why for row in daemons for why in row["resting"]]
+    return Workers(len(daemons), resting, [row["content_type"] for row in states if row["paused_at"]])
+
+
+def _described(backlog: Backlog, workers: Workers) -> dict[str, Any]:
+    figures = asdict(backlog)
+    del figures["slot"]
+    told = {"within_seconds": backlog.within_seconds, "late": backlog.late, "why": workers.reasons(backlog)}
+    return {**backlog.slot._asdict(), **figures, **told}
 
 
 def check_dimensions(known: dict[str, int], wanted: dict[str, int]) -> None:
