@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from rowvec.app import VERSION
-from rowvec.cli import demo, failed, migrate, run, search, sources, status
+from rowvec.cli import demo, doctor, failed, migrate, run, search, sources, status
 from rowvec.cli.output import Json, print_json
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("demo")(demo.demo)
 app.command("migrate")(migrate.migrate)
+app.command("doctor")(doctor.doctor)
 app.command("watch")(sources.watch)
 app.command("unwatch")(sources.unwatch)
 app.command("pause")(sources.pause)
