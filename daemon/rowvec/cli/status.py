@@ -11,9 +11,7 @@ from rowvec.domain.backlog import NO_DAEMON
 from rowvec.postgres.administration import administration
 from rowvec.settings import load_settings
 
-COLUMNS: Final = ["model", "lane", "source", "queued", "unfolded", "delayed", "processing", "failed", "oldest", "late"]
-RARE: Final = {"unfolded", "delayed"}
-"""Columns that are left out while they are all 0."""
+COLUMNS: Final = ["model", "lane", "source", "queued", "delayed", "processing", "failed", "oldest", "late"]
 
 
 def status(json: Json = False) -> None:
@@ -39,13 +37,15 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
     return {
         **row,
         "source": row["content_type"],
+        "queued": row["queued"] + row["unfolded"],
         "oldest": f"{row['oldest_seconds']:.1f} of {row['within_seconds']} s" if row["oldest_seconds"] else "",
         "late": "late" if row["late"] else "",
     }
 
 
 def _columns(items: list[dict[str, Any]]) -> list[str]:
-    return [column for column in COLUMNS if column not in RARE or any(row[column] for row in items)]
+    """Leave a column out that is seldom needed and takes the room of others."""
+    return [column for column in COLUMNS if column != "delayed" or any(row["delayed"] for row in items)]
 
 
 def _told_when_empty(sources: list[dict[str, Any]]) -> str:
@@ -59,7 +59,7 @@ def _remarks(found: dict[str, Any]) -> list[str]:
     resting = {f"Let alone for a while: {rest}": None for daemon in found["daemons"] for rest in daemon["resting"]}
     remarks = [*(why | resting), *(_state(source) for source in found["sources"])]
     if found["changes"]:
-        remarks.append(f"{found['changes']} changes are not yet in the queue.")
+        remarks.append(f"Of what is queued, {found['changes']} changes are not yet in the queue and have no age.")
     return list(filter(None, remarks))
 
 
