@@ -223,7 +223,6 @@ async def test_a_wrong_setting_is_named() -> None:
 WRONG_LINES: Final = [
     (["dance"], "dance"),
     (["status", "--loud"], "--loud"),
-    (["watch", "course"], "--columns"),
     (["watch"], "table"),
     (["watch", "course", "--columns", "title", "--priority", "0"], "--priority"),
     (["failed", "forget"], "forget"),

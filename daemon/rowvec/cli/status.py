@@ -38,7 +38,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
         **row,
         "source": row["content_type"],
         "queued": row["queued"] + row["unfolded"],
-        "oldest": f"{row['oldest_seconds']:.1f} of {row['within_seconds']} s" if row["oldest_seconds"] else "",
+        "oldest": f"{row['oldest_seconds']:.1f} of {row['within_seconds']:.0f} s" if row["oldest_seconds"] else "",
         "late": "late" if row["late"] else "",
     }
 
