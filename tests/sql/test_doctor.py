@@ -10,13 +10,14 @@ from typing import Any, Final
 import asyncpg
 import pytest
 
-from database import MODELS, Connect, Server
+from database import MODELS, Connect, Server, as_user
 from rowvec.domain.errors import DatabaseUnavailableError, SchemaNewerError
 from rowvec.domain.findings import Diagnosis, Finding, Level
 from rowvec.postgres import diagnosis, migrations, server_checks, work_checks
 from rowvec.postgres.administration import migrate_database
 from rowvec.postgres.diagnosis import diagnose
 from rowvec.postgres.patient import Check, Patient
+from rowvec.postgres.roles import DAEMON_ROLE
 from worker import Worker
 
 pytestmark = pytest.mark.timeout(60)
@@ -66,10 +67,6 @@ async def role(session: asyncpg.Connection) -> AsyncIterator[str]:
         yield name
     finally:
         await session.execute(f"REASSIGN OWNED BY {name} TO CURRENT_USER; DROP OWNED BY {name}; DROP ROLE {name}")
-
-
-def as_user(dsn: str, name: str) -> str:
-    return f"{dsn}{'&' if '?' in dsn else '?'}user={name}&password=secret"
 
 
 # --- When all is well ------------------------------------------------------------------------------------
@@ -159,50 +156,29 @@ async def test_a_lost_extension_is_told(well: asyncpg.Connection, dsn: str) -> N
     assert "rowvec migrate" in found.hint
 
 
-async def test_the_grants_that_it_names_are_all_that_a_daemon_needs(well: asyncpg.Connection, dsn: str) -> None:
+async def test_a_role_without_a_daemons_rights_is_told_how_to_get_them(well: asyncpg.Connection, dsn: str) -> None:
     async with role(well) as name:
         refused = {finding.about: finding for finding in await ills(as_user(dsn, name))}
         assert set(refused) == {"rights", "schema"}
         assert f"The role {name} can't do a daemon's work" in refused["rights"].message
-        assert "USAGE on rowvec" in refused["rights"].message
-        assert f"GRANT UPDATE ON SEQUENCE rowvec.awake_until TO {name};" in refused["rights"].hint
+        assert "permission denied for schema rowvec" in refused["rights"].message
+        grant = f"SELECT rowvec.grant_daemon_rights('{name}');"
+        assert grant in refused["rights"].hint
 
-        await well.execute(refused["rights"].hint)
-        found = await ills(as_user(dsn, name))
-        assert [(finding.about, finding.level) for finding in found] == [("triggers", WARNING)], found
-        assert "could not be looked at" in found[0].message
-        assert "rowvec migrate" in found[0].hint
-        await _go_the_whole_way(well, as_user(dsn, name))
+        await well.execute(grant)
+        await well.execute(f"REVOKE UPDATE ON SEQUENCE rowvec.awake_until FROM {name}")
+        lacking = {finding.about: finding for finding in await ills(as_user(dsn, name))}["rights"]
+        assert (lacking.level, "UPDATE on SEQUENCE rowvec.awake_until" in lacking.message) == (PROBLEM, True)
+        await well.execute(grant)
+        assert [finding.about for finding in await ills(as_user(dsn, name))] == ["triggers"]
 
 
-async def _go_the_whole_way(writer: asyncpg.Connection, dsn: str) -> None:
-    """Do all that a daemon does; what is not granted raises."""
-    async with Worker.open(dsn) as worker:
-        await writer.execute("INSERT INTO course (id, title) VALUES (1, 'x'), (2, 'y')")
-        await worker.fold()
-        claim = await worker.claim()
-        outcome = await worker.store(claim, await worker.read(claim))
-        assert len(outcome.current) == 2
-        await writer.execute("UPDATE course SET title = 'z' WHERE id = 1")
-        await worker.fold()
-        claim = await worker.claim()
-        await worker.store(claim, await worker.read(claim))
-        await writer.execute("DELETE FROM course WHERE id = 1")
-        await worker.fold()
-        claim = await worker.claim()
-        await worker.queue.fail(claim, {item.id: 0.0 for item in claim.items}, "It went wrong.", "")
-        await worker.queue.release(await worker.claim(), [], 0.0)
-        await writer.execute("TRUNCATE course")
-        await worker.fold()
-        assert list(await worker.log.unfilled(1000)) == ["course"]
-        await worker.log.append_backfill("course")
-        await worker.presence.beat()
-        await worker.presence.renew([])
-        await worker.presence.release_lost()
-        for name in ("clear_awake", "notify_daemons"):
-            await worker.database.fetch(name)
-        await worker.database.fetch("mark_awake", 1.0)
-        await worker.presence.leave()
+async def test_as_the_daemons_role_it_says_what_that_may_not_look_at(well: asyncpg.Connection, dsn: str) -> None:
+    assert not well.is_closed()
+    found = await ill(as_user(dsn, DAEMON_ROLE))
+    assert (found.level, found.about) == (WARNING, "triggers")
+    assert "could not be looked at" in found.message
+    assert "rowvec migrate" in found.hint
 
 
 class Forgetful(asyncpg.Connection):
