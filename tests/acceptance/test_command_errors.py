@@ -26,8 +26,6 @@ from database import Server, empty_database
 from rowvec.domain.errors import ConfigurationError
 from rowvec.postgres.connections import connect
 
-pytestmark = pytest.mark.timeout(60)
-
 PASSWORD: Final = "s3cr3t-Pa55word"  # noqa: S105 - what must never be printed
 MODEL: Final = {"ROWVEC_MODEL_E5_SMALL_PROVIDER": "deterministic", "ROWVEC_MODEL_E5_SMALL_DIMENSIONS": "8"}
 EXPECTED_SECONDS: Final = 30

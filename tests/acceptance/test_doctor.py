@@ -14,8 +14,6 @@ import pytest
 
 from database import MODELS, Server
 
-pytestmark = pytest.mark.timeout(60)
-
 EXPECTED_SECONDS: Final = 30
 SET: Final = {
     "ROWVEC_MODEL_E5_SMALL_PROVIDER": "off",

@@ -20,8 +20,6 @@ from rowvec.postgres.patient import Check, Patient
 from rowvec.postgres.roles import DAEMON_ROLE
 from worker import Worker
 
-pytestmark = pytest.mark.timeout(60)
-
 VERSION: Final = "1.0"
 OK, WARNING, PROBLEM = Level.OK, Level.WARNING, Level.PROBLEM
 

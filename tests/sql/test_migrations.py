@@ -23,8 +23,6 @@ from rowvec.postgres.administration import administration, migrate_database
 from rowvec.postgres.migrations import Migration, check_schema, load_migrations, migrate
 from worker import TRAITS, Worker
 
-pytestmark = pytest.mark.timeout(60)
-
 SCHEMAS = "SELECT nspname FROM pg_namespace WHERE nspname = 'rowvec'"
 BOOK = "SELECT version, name FROM rowvec.schema_migration ORDER BY version"
 

@@ -27,8 +27,6 @@ from rowvec.postgres.roles import DAEMON_ROLE, PreparedRole, prepare_role
 from rowvec.postgres.wake_source import PostgresWakeSource
 from worker import EVER, TRAITS, Worker
 
-pytestmark = pytest.mark.timeout(60)
-
 RIGHTS: Final = [
     ("USAGE", "SCHEMA rowvec"),
     ("SELECT", "TABLE rowvec.schema_migration"),

@@ -12,8 +12,6 @@ from rowvec.postgres.connections import PLANNING
 from rowvec.postgres.statements import statement
 from worker import Worker
 
-pytestmark = pytest.mark.timeout(60)
-
 SCANS = """
     SELECT relname, seq_scan FROM pg_stat_xact_all_tables
     WHERE relname IN ('course', 'embedding_queue', 'vector_first', 'vector_second')

@@ -12,8 +12,6 @@ from database import Connect
 from rowvec.domain.items import Floors
 from worker import Worker
 
-pytestmark = pytest.mark.timeout(60)
-
 Isolation = Literal["read_committed", "repeatable_read", "serializable"]
 
 

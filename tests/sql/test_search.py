@@ -10,8 +10,6 @@ import pytest
 from database import Connect
 from worker import Worker
 
-pytestmark = pytest.mark.timeout(60)
-
 Found = list[tuple[str, str]]
 
 

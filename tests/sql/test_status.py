@@ -6,13 +6,10 @@ import uuid
 from typing import Any
 
 import asyncpg
-import pytest
 
 from rowvec.domain.backlog import NO_DAEMON
 from rowvec.postgres.administration import administration
 from worker import Worker
-
-pytestmark = pytest.mark.timeout(60)
 
 Line = dict[str, Any]
 

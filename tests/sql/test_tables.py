@@ -12,8 +12,6 @@ from rowvec.domain.errors import SourceUnreadableError, TextRejectedError
 from rowvec.domain.items import Floors
 from worker import EVER, Worker
 
-pytestmark = pytest.mark.timeout(60)
-
 Isolation = Literal["read_committed", "repeatable_read", "serializable"]
 
 

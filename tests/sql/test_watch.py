@@ -16,8 +16,6 @@ from rowvec.domain.lanes import Lane
 from rowvec.postgres.statements import quote_identifier
 from worker import EVER, Worker
 
-pytestmark = pytest.mark.timeout(60)
-
 
 async def changes(session: asyncpg.Connection) -> list[tuple[str, str]]:
     rows = await session.fetch("SELECT content_id, kind FROM rowvec.change ORDER BY id")
