@@ -86,7 +86,12 @@ async def test_notify_drives_it_while_polls_and_sweeps_are_an_hour_away(post: as
             await eventually(lambda: asleep(post))
             await post.execute("INSERT INTO post (body) VALUES ($1)", f"Post {n}")
             await eventually(functools.partial(embedded, post, f"Post {n}"))
-        assert wakeups(daemon, "notify") - before >= 5
+
+        async def all_heard() -> bool:
+            # One that came while the fold was looking anyway is counted a moment later.
+            return wakeups(daemon, "notify") - before >= 5
+
+        await eventually(all_heard)
 
 
 async def test_the_sweep_does_the_work_while_the_listener_is_deaf(post: asyncpg.Connection, dsn: str) -> None:
