@@ -80,7 +80,8 @@ async def proxied(dsn: str) -> AsyncIterator[tuple[Proxy, str]]:
 async def test_notify_drives_it_while_polls_and_sweeps_are_an_hour_away(post: asyncpg.Connection, dsn: str) -> None:
     hourly = {"ROWVEC_POLL_SECONDS": HOUR, "ROWVEC_SWEEP_SECONDS": HOUR}
     async with running(dsn, GatedEmbedder(), **hourly) as daemon:
-        await eventually(lambda: is_ready(daemon))
+        await post.execute("INSERT INTO post (body) VALUES ('Found by the first look')")
+        await eventually(lambda: embedded(post, "Found by the first look"))
         before = wakeups(daemon, "notify")
         for n in range(5):
             await eventually(lambda: asleep(post))
