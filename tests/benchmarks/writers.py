@@ -32,9 +32,15 @@ DAEMON = "watch and a daemon"
 AWAKE = "watch, awake mark set, no daemon"
 ALONE = "watch, every writer notifies"
 MAIN = (NONE, QUIET, DAEMON)
-ALL = (*MAIN, AWAKE, ALONE)
-"""The last two explain the third: the trigger's own cost while somebody is awake, with no daemon on the cores, and
-what each commit would pay if nobody ever were."""
+EMPTY = "a trigger that does nothing"
+ALL = (*MAIN, AWAKE, ALONE, EMPTY)
+"""The others explain the third: the trigger's own cost while somebody is awake, with no daemon on the cores; what each
+commit would pay if nobody ever were; and what any trigger of the kind costs."""
+DO_NOTHING = """
+    CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+    CREATE TRIGGER a AFTER INSERT ON post REFERENCING NEW TABLE AS rows FOR EACH STATEMENT EXECUTE FUNCTION nothing();
+    CREATE TRIGGER b AFTER DELETE ON post REFERENCING OLD TABLE AS rows FOR EACH STATEMENT EXECUTE FUNCTION nothing();
+"""
 
 MARK_AWAKE = "SELECT setval('rowvec.awake_until', ((extract(epoch FROM clock_timestamp()) + 3600) * 1000000)::bigint)"
 
@@ -124,7 +130,7 @@ def statement(text: str) -> Callable[[Place, Sizes], Awaitable[float]]:
 def single_deletes(*, stored: bool) -> Callable[[Place, Sizes], Awaitable[float]]:
     async def run(place: Place, sizes: Sizes) -> float:
         await plant(place.session, 1, sizes.deleted_singly)
-        if stored and place.variant != NONE:
+        if stored and place.variant not in {NONE, EMPTY}:
             await plant_vectors(place.session, 1, sizes.deleted_singly)
         drive = await place.drive(delete_rows, 1, sizes.deleted_singly)
         return float(1000 / drive.per_second)
@@ -165,7 +171,7 @@ KINDS = (
         single_deletes(stored=True),
         aims={(QUIET, NONE): "at most 1.5", (DAEMON, NONE): "at most 1.5"},
     ),
-    Kind("single delete, none stored", "ms", single_deletes(stored=False)),
+    Kind("single delete, none stored", "ms", single_deletes(stored=False), (*MAIN, EMPTY)),
     Kind("delete of 10,000 rows", "ms", statement(DELETE)),
 )
 
@@ -182,7 +188,7 @@ async def measure_writers(postgres: EmbeddedPostgres, sizes: Sizes) -> list[Figu
 async def open_place(postgres: EmbeddedPostgres, variant: str, clients: ProcessPoolExecutor) -> AsyncIterator[Place]:
     notify = "false" if variant == QUIET else "true"
     watch = f"SELECT rowvec.watch('post', 'post', ARRAY['body'], 2, template => '{{body}}', notify => {notify})"
-    statements = (POST,) if variant == NONE else (POST, watch)
+    statements = {NONE: (POST,), EMPTY: (POST, DO_NOTHING)}.get(variant, (POST, watch))
     async with contextlib.AsyncExitStack() as stack:
         dsn = await stack.enter_async_context(database(postgres, f"writers_{ALL.index(variant)}", *statements))
         session = await stack.enter_async_context(session_of(dsn))
