@@ -138,7 +138,7 @@ def as_figures(name: str, costs: Cost, empty: Cost) -> list[Figure]:
 
 def base(operation: str, mode: str) -> tuple[str, str]:
     """What an operation is compared with."""
-    return operation.removesuffix(" without a floor"), mode
+    return operation.removesuffix(" after a sweep"), mode
 
 
 async def both(bench: Bench) -> Cost:
@@ -146,10 +146,10 @@ async def both(bench: Bench) -> Cost:
 
 
 async def claims(bench: Bench, *, swept: bool = False) -> Cost:
-    """The cost of a claim with the floor that a daemon would use, or of one after a sweep, without."""
+    """The cost of a claim with the floor that a daemon would use, or with the one that a sweep has just found."""
     costs = {}
     for part, batch in itertools.product(bench.parts, CLAIMS):
-        name = f"claim of {batch}" + (" without a floor" if swept else "")
+        name = f"claim of {batch}" + (" after a sweep" if swept else "")
         seconds = [await one_claim(bench, part, batch, swept=swept) for _ in range(bench.runs)]
         costs[name, part.mode] = statistics.median(seconds) * 1000
     return costs
@@ -157,15 +157,31 @@ async def claims(bench: Bench, *, swept: bool = False) -> Cost:
 
 async def one_claim(bench: Bench, part: Part, batch: int, *, swept: bool) -> float:
     await bench.session.execute(ITEMS, ["post"], next_keys(bench, batch), 0.0)
-    since = EVER if swept else part.board.floor(SLOT)
+    if swept:
+        part.board.lower_floors(await part.queue.probe(["first"], EVER))
     began = time.perf_counter()
-    claim = await part.queue.claim(SLOT, uuid.uuid4(), batch, since)
+    claim = await part.queue.claim(SLOT, uuid.uuid4(), batch, part.board.floor(SLOT))
     seconds = time.perf_counter() - began
     if len(claim.items) != batch:
         raise RuntimeError(f"A claim of {batch} found {len(claim.items)}.")
     part.board.saw(claim, batch)
     await complete(bench, [item.id for item in claim.items])
     return seconds
+
+
+async def sweeps(bench: Bench) -> Cost:
+    """The cost of a sweep's probe, every two seconds, which looks from ever on."""
+    costs = {}
+    for part in bench.parts:
+        seconds = [await one_sweep(part) for _ in range(bench.runs)]
+        costs["probe of a sweep", part.mode] = statistics.median(seconds) * 1000
+    return costs
+
+
+async def one_sweep(part: Part) -> float:
+    began = time.perf_counter()
+    await part.queue.probe(["first"], EVER)
+    return time.perf_counter() - began
 
 
 async def complete(bench: Bench, ids: list[int]) -> None:
@@ -210,7 +226,7 @@ async def old_snapshot(bench: Bench, items: int, over_seconds: float) -> Cost:
         await bench.session.execute(ITEMS, ["post"], next_keys(bench, items), over_seconds)
         await load_changes(bench, items)
         await work_off(bench)
-        return {**await both(bench), **await claims(bench, swept=True)}
+        return {**await both(bench), **await claims(bench, swept=True), **await sweeps(bench)}
 
 
 async def work_off(bench: Bench) -> None:
