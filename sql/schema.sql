@@ -23,7 +23,7 @@ BEGIN
     EXECUTE format('ALTER TABLE rowvec.%I ADD PRIMARY KEY (content_type, content_id, chunk_hash, repeat)', vectors);
     EXECUTE format('CREATE INDEX ON rowvec.%I (chunk_hash)', vectors);
     PERFORM rowvec.grant_daemon_rights(role) FROM rowvec.daemon_roles() AS role;
-    UPDATE rowvec.source SET backfilled = false, backfill_after = NULL, backfill_where = NULL;
+    UPDATE rowvec.source SET backfilled = false, backfill_after = NULL, backfill_missing = false;
     PERFORM pg_notify('rowvec', '');
 END $$;
 
@@ -56,7 +56,7 @@ BEGIN
         RETURN 0;
     END IF;
     IF priority < 5 AND urgent_rows IS NOT NULL THEN
-        before := coalesce(nullif(current_setting('rowvec.changes', true), ''), '0');
+        before := greatest(coalesce(nullif(current_setting('rowvec.changes', true), ''), '0')::integer, 0);
         counted := set_config('rowvec.changes', (before + arriving)::text, true);
         IF before >= urgent_rows THEN
             priority := 5;
@@ -89,7 +89,7 @@ CREATE TABLE rowvec.source (
     content_type text NOT NULL,
     relation regclass NOT NULL,
     key_columns smallint[] NOT NULL,
-    key_types text[] NOT NULL,
+    key_types regtype[] NOT NULL,
     text_columns smallint[] NOT NULL,
     labels text[] NOT NULL,
     owner_column smallint,
@@ -106,7 +106,7 @@ CREATE TABLE rowvec.source (
     paused_at timestamp with time zone,
     backfilled boolean NOT NULL,
     backfill_after text,
-    backfill_where text,
+    backfill_missing boolean NOT NULL,
     swept boolean NOT NULL,
     sweep_after text,
     created_at timestamp with time zone NOT NULL,
@@ -127,7 +127,7 @@ COMMENT ON COLUMN rowvec.source.urgent_rows IS 'How many rows one transaction ma
 
 COMMENT ON COLUMN rowvec.source.backfill_after IS 'The last key whose change was appended by the backfill; NULL before the first page.';
 
-COMMENT ON COLUMN rowvec.source.backfill_where IS 'Which rows the backfill is about; NULL for all.';
+COMMENT ON COLUMN rowvec.source.backfill_missing IS 'Whether the backfill is about rows without vectors only.';
 
 COMMENT ON COLUMN rowvec.source.swept IS 'Whether no vector can be left of a row whose removal no trigger has seen.';
 
@@ -137,9 +137,14 @@ CREATE FUNCTION rowvec.append_page(watched rowvec.source) RETURNS integer
     AS $$
 DECLARE
     ids text[] := rowvec.list_page(watched);
+    asked text[] := ids;
 BEGIN
+    IF watched.backfill_missing THEN
+        asked := ARRAY(SELECT i FROM unnest(ids) AS i WHERE NOT EXISTS (
+            SELECT FROM rowvec.vector v WHERE v.content_type = watched.content_type AND v.content_id = i));
+    END IF;
     PERFORM rowvec.append_changes_v1(
-        watched.content_type, ids, greatest(watched.priority, 5)::smallint, 'write', false) WHERE ids IS NOT NULL;
+        watched.content_type, asked, greatest(watched.priority, 5)::smallint, 'write', false) WHERE ids IS NOT NULL;
     UPDATE rowvec.source s
     SET backfilled = ids IS NULL, backfill_after = coalesce(ids[cardinality(ids)], s.backfill_after), updated_at = now()
     WHERE s.content_type = watched.content_type;
@@ -174,7 +179,7 @@ CREATE FUNCTION rowvec.canonical_id(watched rowvec.source, content_id text) RETU
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 DECLARE
-    types text[] := watched.key_types;
+    types regtype[] := watched.key_types;
     parts text[];
     written text;
 BEGIN
@@ -190,7 +195,7 @@ BEGIN
     RETURN written;
 EXCEPTION WHEN data_exception THEN
     RAISE EXCEPTION '"%" is no key of "%": it is %.', content_id, watched.content_type,
-        CASE cardinality(types) WHEN 1 THEN 'a ' || types[1] ELSE 'a JSON array of ' || array_to_string(types, ', ') END
+        CASE cardinality(types) WHEN 1 THEN format('a %s', types[1]) ELSE 'a JSON array of ' || array_to_string(types, ', ') END
         USING ERRCODE = 'RV001';
 END $_$;
 
@@ -210,13 +215,14 @@ BEGIN
     END IF;
 END $$;
 
-CREATE FUNCTION rowvec.check_expression(relation regclass, expression text, what text, index_form text, OUT written text, OUT type regtype) RETURNS record
+CREATE FUNCTION rowvec.check_expression(relation regclass, expression text, what text, index_form text, OUT written text, OUT type regtype, OUT virtual text) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET client_min_messages TO 'warning'
     AS $$
 DECLARE
     refused text;
+    strange text;
 BEGIN
     EXECUTE format('CREATE TEMPORARY TABLE rowvec_probe (LIKE %s)', relation);
     BEGIN
@@ -231,18 +237,26 @@ BEGIN
     INTO written, type
     FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indexrelid
     WHERE i.indexrelid = 'pg_temp.rowvec_probe_index'::regclass;
-    SELECT min(p.oid::regprocedure::text) INTO refused
+    SELECT min(p.oid::regprocedure::text) FILTER (WHERE NOT has_function_privilege('public', p.oid, 'EXECUTE')),
+           min(rowvec.strange_function(p.oid))
+    INTO refused, strange
     FROM pg_depend d
     LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
     JOIN pg_proc p ON p.oid = CASE WHEN d.refclassid = 'pg_proc'::regclass THEN d.refobjid ELSE o.oprcode END
+    WHERE d.classid = 'pg_class'::regclass AND d.objid = 'pg_temp.rowvec_probe_index'::regclass;
+    SELECT string_agg(a.attname, ', ') INTO virtual
+    FROM pg_depend d
+    JOIN pg_attribute probe ON probe.attrelid = d.refobjid AND probe.attnum = d.refobjsubid
+    JOIN pg_attribute a ON a.attrelid = relation AND a.attname = probe.attname AND a.attgenerated = 'v'
     WHERE d.classid = 'pg_class'::regclass AND d.objid = 'pg_temp.rowvec_probe_index'::regclass
-      AND NOT has_function_privilege('public', p.oid, 'EXECUTE');
+      AND d.refclassid = 'pg_class'::regclass;
     DROP TABLE pg_temp.rowvec_probe;
     IF refused IS NOT NULL THEN
         RAISE EXCEPTION 'The % calls %, which not everybody may execute.', what, refused
             USING ERRCODE = 'RV001', HINT = 'Whoever writes to the table calls it: GRANT EXECUTE ON FUNCTION '
                                             || refused || ' TO PUBLIC.';
     END IF;
+    PERFORM rowvec.refuse_strange(strange);
 END $$;
 
 CREATE FUNCTION rowvec.check_key_column(relation regclass, number smallint) RETURNS void
@@ -259,6 +273,30 @@ BEGIN
     IF found.typtype <> 'e' AND found.base NOT IN ('smallint', 'integer', 'bigint', 'uuid', 'text', 'varchar') THEN
         RAISE EXCEPTION 'The key column "%" of % is a %.', found.attname, relation, found.type
             USING ERRCODE = 'RV001', HINT = 'Keys can be integers, uuid, text, varchar and enums.';
+    END IF;
+END $$;
+
+CREATE FUNCTION rowvec.check_numbers(watched rowvec.source) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    view regclass := to_regclass(format('rowvec.%I', 'rows_' || watched.content_type));
+    same boolean;
+BEGIN
+    IF view IS NULL THEN
+        RETURN;
+    END IF;
+    BEGIN
+        EXECUTE 'CREATE TEMPORARY VIEW rowvec_view AS ' || rowvec.view_query(watched);
+        same := pg_get_viewdef('pg_temp.rowvec_view'::regclass) = pg_get_viewdef(view);
+        DROP VIEW pg_temp.rowvec_view;
+    EXCEPTION WHEN syntax_error_or_access_rule_violation OR null_value_not_allowed THEN
+        same := false;
+    END;
+    IF NOT same THEN
+        RAISE EXCEPTION 'The columns of the source "%" have other numbers than when it was watched.', watched.content_type
+            USING ERRCODE = 'RV001', HINT = 'Was the database restored from a dump? Watch the table again first.';
     END IF;
 END $$;
 
@@ -405,6 +443,7 @@ BEGIN
         RAISE EXCEPTION '%() does not make a text of a row of %.', called, relation
             USING ERRCODE = 'RV001', HINT = format('Its form is %s(%s) RETURNS text.', called, relation);
     END IF;
+    PERFORM rowvec.refuse_strange(rowvec.strange_function(called));
 END $$;
 
 CREATE FUNCTION rowvec.column_name(relation regclass, number smallint) RETURNS text
@@ -466,7 +505,7 @@ DECLARE
     tables regclass[] := ARRAY(SELECT rowvec.watched_tables(relation));
     by_row boolean := rowvec.fires_by_row(relation);
     suffix text := '_' || watched.content_type;
-    prefix text := 'dependency_' || number || '_';
+    prefix text := 'd' || number || '_';
     append text := format('appended := rowvec.append_changes_v1(%L, array_remove(%%s, NULL), %s::smallint, ''write'', %L, %s);',
                           watched.content_type, watched.priority, watched.notify, watched.urgent_rows);
     old_id text := rowvec.expressed_id(relation, expressions, 'old');
@@ -571,27 +610,8 @@ CREATE FUNCTION rowvec.create_view(watched rowvec.source) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-DECLARE
-    relation regclass := watched.relation;
-    owner text := 'new.' || quote_ident(rowvec.column_name(relation, watched.owner_column)) || '::text';
-    keys text;
-    fields text;
 BEGIN
-    SELECT string_agg(format('new.%I AS key_%s', rowvec.column_name(relation, number), position), ', ' ORDER BY position)
-    INTO keys FROM unnest(watched.key_columns) WITH ORDINALITY AS given (number, position);
-    SELECT string_agg(format(
-        CASE WHEN t.typcategory = 'A' OR t.oid IN ('json'::regtype, 'jsonb'::regtype)
-             THEN 'to_json(new.%I)' ELSE 'to_json(new.%I::text)' END, a.attname), ', ' ORDER BY given.position)
-    INTO fields FROM unnest(watched.text_columns) WITH ORDINALITY AS given (number, position)
-    JOIN pg_attribute a ON a.attrelid = relation AND a.attnum = given.number
-    JOIN pg_type t ON t.oid = rowvec.base_type(a.atttypid);
-    IF watched.text_function IS NOT NULL THEN
-        fields := format('%s(new)', watched.text_function);
-    END IF;
-    EXECUTE format('CREATE VIEW rowvec.%I AS SELECT %s, %s AS content_id, %s AS owner, json_build_array(%s)::text AS fields '
-                   'FROM %s AS new WHERE %s', 'rows_' || watched.content_type, keys,
-                   rowvec.content_id(relation, watched.key_columns, 'new'), coalesce(owner, 'NULL::text'), fields, relation,
-                   coalesce(watched.condition, 'true'));
+    EXECUTE format('CREATE VIEW rowvec.%I AS %s', 'rows_' || watched.content_type, rowvec.view_query(watched));
 END $$;
 
 CREATE FUNCTION rowvec.daemon_roles() RETURNS SETOF name
@@ -769,11 +789,22 @@ BEGIN
     RETURN QUERY SELECT format('GRANT %s ON %s TO %I;', m.privilege, m.object, role) FROM rowvec.missing_rights(role) m;
 END $$;
 
-CREATE FUNCTION rowvec.key_types(relation regclass, keys smallint[]) RETURNS text[]
+CREATE FUNCTION rowvec.is_key(watched rowvec.source, content_id text) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM rowvec.canonical_id(watched, content_id);
+    RETURN true;
+EXCEPTION WHEN SQLSTATE 'RV001' OR integrity_constraint_violation THEN
+    RETURN false;
+END $$;
+
+CREATE FUNCTION rowvec.key_types(relation regclass, keys smallint[]) RETURNS regtype[]
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    SELECT ARRAY(SELECT a.atttypid::regtype::text FROM unnest(keys) WITH ORDINALITY AS given (number, position)
+    SELECT ARRAY(SELECT a.atttypid::regtype FROM unnest(keys) WITH ORDINALITY AS given (number, position)
                  JOIN pg_attribute a ON a.attrelid = relation AND a.attnum = number ORDER BY position)
 $$;
 
@@ -796,30 +827,21 @@ CREATE FUNCTION rowvec.list_page(watched rowvec.source) RETURNS text[]
     SET row_security TO 'off'
     AS $_$
 DECLARE
-    types text[] := watched.key_types;
     keys text;
     after text;
-    same_row text;
     ids text[];
 BEGIN
     SELECT string_agg('v.key_' || position, ', ' ORDER BY position),
-           string_agg(format('$1[%s]::%s', position, type), ', ' ORDER BY position),
-           string_agg(format('new.%I = v.key_%s', rowvec.column_name(watched.relation, watched.key_columns[position]),
-                             position), ' AND ')
-    INTO keys, after, same_row FROM unnest(types) WITH ORDINALITY AS given (type, position);
+           string_agg(format('$1[%s]::%s', position, type), ', ' ORDER BY position)
+    INTO keys, after FROM unnest(watched.key_types) WITH ORDINALITY AS given (type, position);
     -- The page's size stands in the text: as a parameter it would be estimated at a tenth of the table and the
     -- plan would sort it whole for every page.
     EXECUTE format(
-        'SELECT array_agg(page.content_id) FROM (SELECT v.content_id FROM rowvec.%I AS v %s WHERE %s ORDER BY %s LIMIT 1000) '
+        'SELECT array_agg(page.content_id) FROM (SELECT v.content_id FROM rowvec.%I AS v WHERE %s ORDER BY %s LIMIT 1000) '
         'AS page', 'rows_' || watched.content_type,
-        coalesce(format('JOIN %s AS new ON %s AND ' || watched.backfill_where, watched.relation, same_row), ''),
         CASE WHEN watched.backfill_after IS NULL THEN 'true' ELSE format('(%s) > (%s)', keys, after) END, keys)
-    INTO ids USING rowvec.split_id(watched.backfill_after, cardinality(types));
+    INTO ids USING rowvec.split_id(watched.backfill_after, cardinality(watched.key_types));
     RETURN ids;
-EXCEPTION WHEN undefined_column THEN
-    -- Renamed since that condition was in force: all rows, then.
-    watched.backfill_where := NULL;
-    RETURN rowvec.list_page(watched);
 END $_$;
 
 CREATE FUNCTION rowvec.missing_rights(role name) RETURNS TABLE(privilege text, object text)
@@ -875,7 +897,7 @@ CREATE FUNCTION rowvec.missing_triggers(watched rowvec.source) RETURNS SETOF tex
                           || CASE WHEN watched.condition IS NOT NULL THEN 'lose' END) AS operation
         WHERE operation IS NOT NULL
         UNION ALL
-        SELECT t.member, format('dependency_%s_%s_%s', d.number, operation, watched.content_type)
+        SELECT t.member, format('d%s_%s_%s', d.number, operation, watched.content_type)
         FROM jsonb_array_elements(watched.depends_on) WITH ORDINALITY AS d (dependency, number)
         CROSS JOIN LATERAL rowvec.watched_tables(to_regclass(d.dependency ->> 'table')) AS t (member)
         CROSS JOIN unnest(ARRAY['insert', 'update', 'delete', 'truncate']) AS operation
@@ -900,33 +922,35 @@ BEGIN
     IF expression IS NULL THEN
         RETURN NULL;
     END IF;
-    EXECUTE format('CREATE TEMPORARY VIEW rowvec_expression AS SELECT (%s) AS value FROM %s AS %I '
+    -- A name that no column has: of a column alone, Postgres would leave its own name out.
+    EXECUTE format('CREATE TEMPORARY VIEW rowvec_expression AS SELECT (%s) AS "rowvec value" FROM %s AS %I '
                    'CROSS JOIN (SELECT) AS alone', expression, relation, alias);
     written := pg_get_viewdef('pg_temp.rowvec_expression'::regclass);
     DROP VIEW pg_temp.rowvec_expression;
-    RETURN '(' || substring(written FROM '^ SELECT (.*) AS value\n   FROM ') || ')';
+    written := substring(written FROM '^ SELECT (.*) AS "rowvec value"\n   FROM ');
+    IF written IS NULL THEN
+        RAISE EXCEPTION 'The expression can''t be used: %.', expression USING ERRCODE = 'RV001';
+    END IF;
+    RETURN '(' || written || ')';
 END $$;
 
 CREATE FUNCTION rowvec.pause(content_type text) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
 DECLARE
     watched rowvec.source := rowvec.find_source(content_type);
-    seen regclass := to_regclass(format('rowvec.%I', 'rows_' || content_type));
 BEGIN
     IF watched.paused_at IS NOT NULL THEN
         RETURN false;
     END IF;
-    -- The view knows today's names of the columns.
-    UPDATE rowvec.source s
-    SET paused_at = now(), updated_at = now(),
-        condition = CASE WHEN s.condition IS NOT NULL AND seen IS NOT NULL
-                         THEN substring(pg_get_viewdef(seen) FROM '\n  WHERE (.*);$') ELSE s.condition END
+    watched.condition := rowvec.seen_condition(watched);
+    PERFORM rowvec.check_numbers(watched);
+    UPDATE rowvec.source s SET paused_at = now(), updated_at = now(), condition = watched.condition
     WHERE s.content_type = pause.content_type;
     PERFORM rowvec.detach(content_type);
     RETURN true;
-END $_$;
+END $$;
 
 CREATE FUNCTION rowvec.plan_backfill(old rowvec.source, new rowvec.source) RETURNS rowvec.source
     LANGUAGE plpgsql STABLE
@@ -934,7 +958,7 @@ CREATE FUNCTION rowvec.plan_backfill(old rowvec.source, new rowvec.source) RETUR
     AS $$
 DECLARE
     harmless text[] := ARRAY['priority', 'urgent_rows', 'notify', 'condition', 'paused_at', 'backfilled', 'backfill_after',
-                             'backfill_where', 'swept', 'sweep_after', 'created_at', 'updated_at'];
+                             'backfill_missing', 'swept', 'sweep_after', 'created_at', 'updated_at'];
     all_again boolean := old.content_type IS NULL OR old.paused_at IS NOT NULL
         OR (to_jsonb(old) - harmless) <> (to_jsonb(new) - harmless)
         OR EXISTS (SELECT FROM rowvec.missing_triggers(old));
@@ -943,12 +967,9 @@ BEGIN
     new.swept := old.content_type IS NULL OR (old.swept AND NOT all_again AND NOT other_rows);
     new.sweep_after := CASE WHEN NOT all_again AND NOT other_rows THEN old.sweep_after END;
     new.backfilled := NOT all_again AND NOT other_rows AND old.backfilled;
-    IF NOT all_again AND NOT other_rows THEN
-        new.backfill_after := old.backfill_after;
-        new.backfill_where := old.backfill_where;
-    ELSIF NOT all_again AND old.backfilled THEN
-        new.backfill_where := format('(%s) IS NOT TRUE', coalesce(old.condition, 'true'));
-    END IF;
+    new.backfill_after := CASE WHEN NOT all_again AND NOT other_rows THEN old.backfill_after END;
+    -- What the old condition let in too has its vectors.
+    new.backfill_missing := NOT all_again AND (old.backfilled OR old.backfill_missing);
     RETURN new;
 END $$;
 
@@ -960,7 +981,8 @@ DECLARE
     relation regclass;
     columns text[];
     expressions text[];
-    types text[];
+    types regtype[];
+    virtual text;
 BEGIN
     IF jsonb_typeof(asked -> 'table') IS DISTINCT FROM 'string'
         OR jsonb_typeof(asked -> 'columns') IS DISTINCT FROM 'array'
@@ -972,12 +994,17 @@ BEGIN
     columns := ARRAY(SELECT jsonb_array_elements_text(asked -> 'columns'));
     PERFORM rowvec.check_table(relation);
     PERFORM rowvec.column_numbers(relation, columns);
-    SELECT array_agg(checked.written ORDER BY position), array_agg(checked.type::text ORDER BY position)
-    INTO expressions, types
+    SELECT array_agg(checked.written ORDER BY position), array_agg(checked.type ORDER BY position),
+           string_agg(checked.virtual, ', ')
+    INTO expressions, types, virtual
     FROM jsonb_array_elements_text(CASE jsonb_typeof(asked -> 'content_id') WHEN 'array' THEN asked -> 'content_id'
                                    ELSE jsonb_build_array(asked -> 'content_id') END)
         WITH ORDINALITY AS given (expression, position)
     CROSS JOIN LATERAL rowvec.check_expression(relation, expression, 'expression for the content id', '((%s))') AS checked;
+    IF virtual IS NOT NULL THEN
+        RAISE EXCEPTION 'The content id of % is made of %, which no trigger can see: a virtual column.', relation, virtual
+            USING ERRCODE = 'RV001', HINT = 'Give the expression that generates it.';
+    END IF;
     IF rowvec.written_forms(types) IS DISTINCT FROM rowvec.written_forms(wanted.key_types) THEN
         RAISE EXCEPTION 'The content id of % is (%), but the key of % is (%).', relation, array_to_string(types, ', '),
             wanted.relation, array_to_string(wanted.key_types, ', ')
@@ -990,43 +1017,44 @@ CREATE FUNCTION rowvec.read_rows(content_type text, content_ids text[]) RETURNS 
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET row_security TO 'off'
-    AS $_$
+    AS $$
 DECLARE
     watched rowvec.source;
-    types text[];
-    keys text;
+    stranger text;
 BEGIN
     SELECT * INTO watched FROM rowvec.source s WHERE s.content_type = read_rows.content_type;
     PERFORM rowvec.check_readable(watched);
-    types := watched.key_types;
-    SELECT string_agg(format('(rowvec.split_id(i, %s))[%s]::%s AS key_%s', cardinality(types), position, type, position),
-                      ', ' ORDER BY position)
-    INTO keys FROM unnest(types) WITH ORDINALITY AS given (type, position);
-    BEGIN
-        EXECUTE format('SELECT count(*) FROM (SELECT %s FROM unnest($1) AS i OFFSET 0) AS k WHERE k IS NULL', keys)
-        USING content_ids;
-    EXCEPTION WHEN data_exception THEN
-        RAISE EXCEPTION '%', SQLERRM USING ERRCODE = 'RV003';
-    END;
-    -- Cast to the key's types, not the key to text: that would be a scan.
-    RETURN QUERY EXECUTE CASE cardinality(types)
-        WHEN 1 THEN format('SELECT v.content_id, v.owner, v.fields FROM rowvec.%I v WHERE v.key_1 = ANY ($1::%s[])',
-                           'rows_' || content_type, types[1])
-        ELSE format('SELECT v.content_id, v.owner, v.fields FROM (SELECT %s FROM unnest($1) AS i OFFSET 0) AS k '
-                    'JOIN rowvec.%I v USING (%s)', keys, 'rows_' || content_type,
-                    (SELECT string_agg('key_' || n, ', ') FROM generate_series(1, cardinality(types)) AS n))
-    END USING content_ids;
-EXCEPTION WHEN undefined_table THEN
-    RAISE EXCEPTION 'The source "%" is being changed.', content_type
-        USING ERRCODE = 'RV002', HINT = 'It is tried again in a moment; see `rowvec doctor` if it stays so.';
-END $_$;
+    RETURN QUERY EXECUTE rowvec.rows_query(watched, 'v.content_id, v.owner, v.fields') USING content_ids;
+EXCEPTION
+    WHEN undefined_table THEN
+        RAISE EXCEPTION 'The source "%" is being changed.', content_type
+            USING ERRCODE = 'RV002', HINT = 'It is tried again in a moment; see `rowvec doctor` if it stays so.';
+    WHEN data_exception OR integrity_constraint_violation THEN
+        SELECT i INTO stranger FROM unnest(content_ids) AS i WHERE NOT rowvec.is_key(watched, i) LIMIT 1;
+        IF stranger IS NULL THEN
+            RAISE;
+        END IF;
+        RAISE EXCEPTION '"%" is no key of "%"', stranger, content_type USING ERRCODE = 'RV003';
+END $$;
+
+CREATE FUNCTION rowvec.refuse_strange(called text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF called IS NOT NULL THEN
+        RAISE EXCEPTION 'The function % belongs to another role.', called
+            USING ERRCODE = 'RV001', HINT = 'It would run with the rights of the owner of the schema rowvec, and its '
+                                            'owner could change it: ALTER FUNCTION ... OWNER TO CURRENT_USER.';
+    END IF;
+END $$;
 
 CREATE FUNCTION rowvec.remove_all_v1(content_type text, priority smallint, wake boolean) RETURNS integer
     LANGUAGE plpgsql
     SET enable_seqscan TO 'off'
     AS $$
 BEGIN
-    IF current_setting('transaction_isolation') = 'read committed' THEN
+    IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
         PERFORM rowvec.void_items(content_type);
         DELETE FROM rowvec.vector v WHERE v.content_type = remove_all_v1.content_type;
     END IF;
@@ -1042,7 +1070,7 @@ BEGIN
     IF cardinality(content_ids) = 0 THEN
         RETURN 0;
     END IF;
-    IF current_setting('transaction_isolation') = 'read committed' THEN
+    IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
         UPDATE rowvec.embedding_queue q
         SET status = 'queued', token = NULL, daemon = NULL, lease_expires_at = NULL,
             generation = nextval('rowvec.generation'), updated_at = now()
@@ -1062,7 +1090,7 @@ CREATE FUNCTION rowvec.reopen_sources(asked text[], emptied text[]) RETURNS void
         sweep_after = CASE WHEN s.content_type = ANY (emptied) THEN NULL ELSE s.sweep_after END,
         backfilled = s.backfilled AND NOT s.content_type = ANY (asked),
         backfill_after = CASE WHEN s.content_type = ANY (asked) THEN NULL ELSE s.backfill_after END,
-        backfill_where = CASE WHEN s.content_type = ANY (asked) THEN NULL ELSE s.backfill_where END
+        backfill_missing = s.backfill_missing AND NOT s.content_type = ANY (asked)
     WHERE s.content_type = ANY (asked || emptied)
 $$;
 
@@ -1078,6 +1106,9 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM rowvec.check_columns(watched);
+    PERFORM rowvec.find_key(watched.relation, rowvec.column_names(watched.relation, watched.key_columns));
+    PERFORM rowvec.check_text_column(watched.relation, number)
+    FROM unnest(watched.text_columns) AS number WHERE watched.text_function IS NULL;
     watched.key_types := rowvec.key_types(watched.relation, watched.key_columns);
     IF watched.condition IS NOT NULL THEN
         watched.condition := (rowvec.check_expression(watched.relation, watched.condition, 'condition',
@@ -1086,7 +1117,7 @@ BEGIN
     watched.paused_at := NULL;
     watched.backfilled := false;
     watched.backfill_after := NULL;
-    watched.backfill_where := NULL;
+    watched.backfill_missing := false;
     watched.swept := false;
     watched.sweep_after := NULL;
     watched.updated_at := now();
@@ -1100,8 +1131,17 @@ CREATE FUNCTION rowvec.rewatch(old rowvec.source, new rowvec.source) RETURNS voi
     AS $$
 BEGIN
     PERFORM rowvec.detach(new.content_type);
-    DELETE FROM rowvec.source s WHERE s.content_type = new.content_type;
-    INSERT INTO rowvec.source SELECT new.*;
+    -- In place: whoever waits for the row must find it.
+    INSERT INTO rowvec.source SELECT new.* ON CONFLICT (content_type) DO UPDATE
+    SET (relation, key_columns, key_types, text_columns, labels, owner_column, template, condition, text_function,
+         depends_on, priority, urgent_rows, chunking, chunk_characters, chunk_overlap, notify, paused_at,
+         backfilled, backfill_after, backfill_missing, swept, sweep_after, updated_at)
+        = (excluded.relation, excluded.key_columns, excluded.key_types, excluded.text_columns, excluded.labels,
+             excluded.owner_column, excluded.template, excluded.condition, excluded.text_function,
+             excluded.depends_on, excluded.priority, excluded.urgent_rows, excluded.chunking,
+             excluded.chunk_characters, excluded.chunk_overlap, excluded.notify, excluded.paused_at,
+             excluded.backfilled, excluded.backfill_after, excluded.backfill_missing, excluded.swept,
+             excluded.sweep_after, excluded.updated_at);
     PERFORM rowvec.attach(new);
     PERFORM rowvec.try_text(new) WHERE new.text_function IS NOT NULL;
     IF old.relation <> new.relation OR old.key_columns <> new.key_columns
@@ -1118,6 +1158,20 @@ BEGIN
     END IF;
     PERFORM pg_notify('rowvec', '');
 END $$;
+
+CREATE FUNCTION rowvec.rows_query(watched rowvec.source, columns text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+    SELECT CASE cardinality(watched.key_types)
+        WHEN 1 THEN format('SELECT %s FROM rowvec.%I v WHERE v.key_1 = ANY ($1::%s[])', columns,
+                           'rows_' || watched.content_type, watched.key_types[1])
+        ELSE format('SELECT %s FROM (SELECT %s FROM unnest($1) AS i OFFSET 0) AS k JOIN rowvec.%I v USING (%s)', columns,
+                    string_agg(format('(rowvec.split_id(i, %s))[%s]::%s AS key_%s', cardinality(watched.key_types),
+                                      position, type, position), ', ' ORDER BY position),
+                    'rows_' || watched.content_type, string_agg('key_' || position, ', ' ORDER BY position)) END
+    FROM unnest(watched.key_types) WITH ORDINALITY AS given (type, position)
+$_$;
 
 CREATE FUNCTION rowvec.search(query text, embedding public.vector, owner text, content_types text[] DEFAULT NULL::text[], model text DEFAULT NULL::text, max_results integer DEFAULT 10) RETURNS TABLE(content_type text, content_id text, chunk_index integer, chunk_text text, score double precision)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -1162,6 +1216,15 @@ BEGIN
     $q$, 'vector_' || chosen.name) USING embedding, owner, content_types, max_results;
 END $_$;
 
+CREATE FUNCTION rowvec.seen_condition(watched rowvec.source) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+    SELECT CASE WHEN watched.condition IS NOT NULL AND seen IS NOT NULL
+                THEN substring(pg_get_viewdef(seen) FROM '\n  WHERE (.*);$') ELSE watched.condition END
+    FROM to_regclass(format('rowvec.%I', 'rows_' || watched.content_type)) AS seen
+$_$;
+
 CREATE FUNCTION rowvec.split_id(content_id text, parts integer) RETURNS text[]
     LANGUAGE sql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1170,20 +1233,35 @@ CREATE FUNCTION rowvec.split_id(content_id text, parts integer) RETURNS text[]
            ELSE ARRAY(SELECT jsonb_array_elements_text(content_id::jsonb)) END
 $$;
 
+CREATE FUNCTION rowvec.strange_function(called oid) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_roles r ON r.oid = p.proowner
+    WHERE p.oid = called AND NOT r.rolsuper AND r.rolname <> current_user
+      AND p.proowner <> (SELECT n.nspowner FROM pg_namespace n WHERE n.nspname = 'rowvec')
+$$;
+
 CREATE FUNCTION rowvec.sweep_page(watched rowvec.source) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET row_security TO 'off'
     AS $$
 DECLARE
     ids text[];
-    gone text[];
+    keys text[];
+    held text[];
 BEGIN
     SELECT array_agg(page.content_id) INTO ids FROM (
         SELECT DISTINCT v.content_id FROM rowvec.vector v
-        WHERE v.content_type = watched.content_type AND v.content_id > coalesce(watched.sweep_after, '')
+        WHERE v.content_type = watched.content_type
+          AND (watched.sweep_after IS NULL OR v.content_id > watched.sweep_after)
         ORDER BY v.content_id LIMIT 1000) AS page;
-    gone := ARRAY(SELECT unnest(ids) EXCEPT SELECT r.content_id FROM rowvec.read_rows(watched.content_type, ids) r);
-    PERFORM rowvec.append_changes_v1(watched.content_type, gone, watched.priority, 'remove', false);
+    -- The key may have another type since: what can be no id of it has no row.
+    keys := ARRAY(SELECT i FROM unnest(ids) AS i WHERE rowvec.is_key(watched, i));
+    EXECUTE format('SELECT ARRAY(%s)', rowvec.rows_query(watched, 'v.content_id')) INTO held USING keys;
+    PERFORM rowvec.append_changes_v1(
+        watched.content_type, ARRAY(SELECT unnest(ids) EXCEPT SELECT unnest(held)), watched.priority, 'remove', false);
     UPDATE rowvec.source s
     SET swept = ids IS NULL, sweep_after = coalesce(ids[cardinality(ids)], s.sweep_after), updated_at = now()
     WHERE s.content_type = watched.content_type;
@@ -1196,7 +1274,7 @@ CREATE FUNCTION rowvec.trigger_functions(content_type text) RETURNS SETOF regpro
     AS $_$
     SELECT p.oid::regprocedure FROM pg_proc p
     WHERE p.pronamespace = 'rowvec'::regnamespace AND p.prorettype = 'trigger'::regtype
-      AND p.proname ~ ('^on_(dependency_[0-9]+_)?(insert|update|move|lose|delete|truncate)_' || content_type || '$')
+      AND p.proname ~ ('^on_(d[0-9]+_)?(insert|update|move|lose|delete|truncate)_' || content_type || '$')
 $_$;
 
 CREATE FUNCTION rowvec.try_text(watched rowvec.source) RETURNS void
@@ -1224,6 +1302,33 @@ BEGIN
     PERFORM rowvec.forget_rows(content_type);
 END $$;
 
+CREATE FUNCTION rowvec.view_query(watched rowvec.source) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    relation regclass := watched.relation;
+    owner text := 'new.' || quote_ident(rowvec.column_name(relation, watched.owner_column)) || '::text';
+    keys text;
+    fields text;
+BEGIN
+    SELECT string_agg(format('new.%I AS key_%s', rowvec.column_name(relation, number), position), ', ' ORDER BY position)
+    INTO keys FROM unnest(watched.key_columns) WITH ORDINALITY AS given (number, position);
+    SELECT string_agg(format(
+        CASE WHEN t.typcategory = 'A' OR t.oid IN ('json'::regtype, 'jsonb'::regtype)
+             THEN 'to_json(new.%I)' ELSE 'to_json(new.%I::text)' END, a.attname), ', ' ORDER BY given.position)
+    INTO fields FROM unnest(watched.text_columns) WITH ORDINALITY AS given (number, position)
+    JOIN pg_attribute a ON a.attrelid = relation AND a.attnum = given.number
+    JOIN pg_type t ON t.oid = rowvec.base_type(a.atttypid);
+    IF watched.text_function IS NOT NULL THEN
+        fields := format('%s(new.*)', watched.text_function);
+    END IF;
+    RETURN format('SELECT %s, %s AS content_id, %s AS owner, json_build_array(%s)::text AS fields '
+                  'FROM %s AS new WHERE %s', keys,
+                  rowvec.content_id(relation, watched.key_columns, 'new'), coalesce(owner, 'NULL::text'), fields, relation,
+                  coalesce(watched.condition, 'true'));
+END $$;
+
 CREATE FUNCTION rowvec.void_items(content_type text) RETURNS void
     LANGUAGE sql
     AS $$
@@ -1238,7 +1343,7 @@ CREATE FUNCTION rowvec.watch(relation regclass, content_type text, columns text[
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-    bookkeeping text[] := ARRAY['backfilled', 'backfill_after', 'backfill_where', 'swept', 'sweep_after', 'created_at',
+    bookkeeping text[] := ARRAY['backfilled', 'backfill_after', 'backfill_missing', 'swept', 'sweep_after', 'created_at',
                                 'updated_at'];
     old rowvec.source;
     new rowvec.source;
@@ -1252,6 +1357,7 @@ BEGIN
     END IF;
     -- Locked first, so that a backfill passes the source over instead of meeting us at the table.
     SELECT * INTO old FROM rowvec.source s WHERE s.content_type = watch.content_type FOR UPDATE;
+    old.condition := CASE WHEN old.content_type IS NOT NULL THEN rowvec.seen_condition(old) END;
     IF old.relation <> watch.relation AND EXISTS (SELECT FROM pg_class c WHERE c.oid = old.relation) THEN
         RAISE EXCEPTION '"%" is already the content type of %.', content_type, old.relation
             USING ERRCODE = 'RV001', HINT = 'Choose another content type, or unwatch that table first.';
@@ -1306,13 +1412,14 @@ CREATE FUNCTION rowvec.watched_tables(relation regclass) RETURNS SETOF regclass
     SELECT t.member FROM tree t ORDER BY t.member
 $$;
 
-CREATE FUNCTION rowvec.written_forms(types text[]) RETURNS text[]
+CREATE FUNCTION rowvec.written_forms(types regtype[]) RETURNS regtype[]
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    SELECT ARRAY(SELECT CASE WHEN t.typcategory IN ('N', 'S') THEN t.typcategory::text ELSE t.oid::text END
+    SELECT ARRAY(SELECT CASE WHEN base IN ('smallint'::regtype, 'integer', 'bigint') THEN 'bigint'
+                             WHEN base = 'varchar'::regtype THEN 'text' ELSE base END
                  FROM unnest(types) WITH ORDINALITY AS given (type, position)
-                 JOIN pg_type t ON t.oid = rowvec.base_type(type::regtype) ORDER BY position)
+                 CROSS JOIN LATERAL (SELECT rowvec.base_type(type)::regtype) AS below (base) ORDER BY position)
 $$;
 
 CREATE UNLOGGED SEQUENCE rowvec.awake_until
@@ -1477,9 +1584,11 @@ REVOKE ALL ON FUNCTION rowvec.canonical_id(watched rowvec.source, content_id tex
 
 REVOKE ALL ON FUNCTION rowvec.check_columns(watched rowvec.source) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowvec.check_expression(relation regclass, expression text, what text, index_form text, OUT written text, OUT type regtype) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowvec.check_expression(relation regclass, expression text, what text, index_form text, OUT written text, OUT type regtype, OUT virtual text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.check_key_column(relation regclass, number smallint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.check_numbers(watched rowvec.source) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.check_readable(watched rowvec.source) FROM PUBLIC;
 
@@ -1537,6 +1646,8 @@ REVOKE ALL ON FUNCTION rowvec.forget_rows(content_type text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.grant_daemon_rights(role name) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowvec.is_key(watched rowvec.source, content_id text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowvec.key_types(relation regclass, keys smallint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.list_keys(relation regclass) FROM PUBLIC;
@@ -1557,6 +1668,8 @@ REVOKE ALL ON FUNCTION rowvec.read_dependency(wanted rowvec.source, asked jsonb)
 
 REVOKE ALL ON FUNCTION rowvec.read_rows(content_type text, content_ids text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowvec.refuse_strange(called text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowvec.remove_all_v1(content_type text, priority smallint, wake boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.remove_rows_v1(content_type text, content_ids text[], priority smallint, wake boolean, urgent_rows integer) FROM PUBLIC;
@@ -1567,9 +1680,15 @@ REVOKE ALL ON FUNCTION rowvec.resume(content_type text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.rewatch(old rowvec.source, new rowvec.source) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowvec.rows_query(watched rowvec.source, columns text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowvec.search(query text, embedding public.vector, owner text, content_types text[], model text, max_results integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowvec.seen_condition(watched rowvec.source) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowvec.split_id(content_id text, parts integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.strange_function(called oid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.sweep_page(watched rowvec.source) FROM PUBLIC;
 
@@ -1579,10 +1698,12 @@ REVOKE ALL ON FUNCTION rowvec.try_text(watched rowvec.source) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.unwatch(content_type text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowvec.view_query(watched rowvec.source) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowvec.void_items(content_type text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.watch(relation regclass, content_type text, columns text[], priority integer, template text, owner_column text, chunking text, chunk_characters integer, chunk_overlap integer, notify boolean, key text[], condition text, text_function regproc, depends_on jsonb, urgent_rows integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.watched_tables(relation regclass) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowvec.written_forms(types text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowvec.written_forms(types regtype[]) FROM PUBLIC;

@@ -7,7 +7,7 @@ CREATE TABLE rowvec.source (
     content_type     text PRIMARY KEY CHECK (content_type ~ '^[a-z][a-z0-9_]{0,39}$'),
     relation         regclass NOT NULL,
     key_columns      smallint[] NOT NULL,
-    key_types        text[] NOT NULL,
+    key_types        regtype[] NOT NULL,
     text_columns     smallint[] NOT NULL,
     labels           text[] NOT NULL,
     owner_column     smallint,
@@ -24,7 +24,7 @@ CREATE TABLE rowvec.source (
     paused_at        timestamptz,
     backfilled       boolean NOT NULL,
     backfill_after   text,
-    backfill_where   text,
+    backfill_missing boolean NOT NULL,
     swept            boolean NOT NULL,
     sweep_after      text,
     created_at       timestamptz NOT NULL,
@@ -36,7 +36,7 @@ COMMENT ON COLUMN rowvec.source.urgent_rows IS
     'How many rows one transaction may bring at the source''s priority; the rest goes in as bulk.';
 COMMENT ON COLUMN rowvec.source.backfill_after IS
     'The last key whose change was appended by the backfill; NULL before the first page.';
-COMMENT ON COLUMN rowvec.source.backfill_where IS 'Which rows the backfill is about; NULL for all.';
+COMMENT ON COLUMN rowvec.source.backfill_missing IS 'Whether the backfill is about rows without vectors only.';
 COMMENT ON COLUMN rowvec.source.swept IS 'Whether no vector can be left of a row whose removal no trigger has seen.';
 
 -- What embeds. `active` models get items at every fold.

@@ -20,7 +20,7 @@ BEGIN
         RETURN 0;
     END IF;
     IF priority < 5 AND urgent_rows IS NOT NULL THEN
-        before := coalesce(nullif(current_setting('rowvec.changes', true), ''), '0');
+        before := greatest(coalesce(nullif(current_setting('rowvec.changes', true), ''), '0')::integer, 0);
         counted := set_config('rowvec.changes', (before + arriving)::text, true);
         IF before >= urgent_rows THEN
             priority := 5;
@@ -62,7 +62,7 @@ BEGIN
     IF cardinality(content_ids) = 0 THEN
         RETURN 0;
     END IF;
-    IF current_setting('transaction_isolation') = 'read committed' THEN
+    IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
         UPDATE rowvec.embedding_queue q
         SET status = 'queued', token = NULL, daemon = NULL, lease_expires_at = NULL,
             generation = nextval('rowvec.generation'), updated_at = now()
@@ -78,7 +78,7 @@ END $$;
 CREATE FUNCTION rowvec.remove_all_v1(content_type text, priority smallint, wake boolean) RETURNS integer
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN
-    IF current_setting('transaction_isolation') = 'read committed' THEN
+    IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
         PERFORM rowvec.void_items(content_type);
         DELETE FROM rowvec.vector v WHERE v.content_type = remove_all_v1.content_type;
     END IF;

@@ -135,18 +135,19 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT u.type FROM under u WHERE u.base = 0
 $$;
 
-CREATE FUNCTION rowvec.key_types(relation regclass, keys smallint[]) RETURNS text[]
+CREATE FUNCTION rowvec.key_types(relation regclass, keys smallint[]) RETURNS regtype[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT ARRAY(SELECT a.atttypid::regtype::text FROM unnest(keys) WITH ORDINALITY AS given (number, position)
+    SELECT ARRAY(SELECT a.atttypid::regtype FROM unnest(keys) WITH ORDINALITY AS given (number, position)
                  JOIN pg_attribute a ON a.attrelid = relation AND a.attnum = number ORDER BY position)
 $$;
 
--- In what form types write their values: all integers in one, all texts in one.
-CREATE FUNCTION rowvec.written_forms(types text[]) RETURNS text[]
+-- In what form types write their values: all integers in one, text and varchar in one.
+CREATE FUNCTION rowvec.written_forms(types regtype[]) RETURNS regtype[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT ARRAY(SELECT CASE WHEN t.typcategory IN ('N', 'S') THEN t.typcategory::text ELSE t.oid::text END
+    SELECT ARRAY(SELECT CASE WHEN base IN ('smallint'::regtype, 'integer', 'bigint') THEN 'bigint'
+                             WHEN base = 'varchar'::regtype THEN 'text' ELSE base END
                  FROM unnest(types) WITH ORDINALITY AS given (type, position)
-                 JOIN pg_type t ON t.oid = rowvec.base_type(type::regtype) ORDER BY position)
+                 CROSS JOIN LATERAL (SELECT rowvec.base_type(type)::regtype) AS below (base) ORDER BY position)
 $$;
 
 -- Refuses what has no text worth embedding.
@@ -172,10 +173,12 @@ END $$;
 -- is tried as a part of an index, which asks just that. Whoever writes to the table evaluates it, so everybody
 -- must be allowed to call its functions.
 CREATE FUNCTION rowvec.check_expression(
-    relation regclass, expression text, what text, index_form text, OUT written text, OUT type regtype
+    relation regclass, expression text, what text, index_form text,
+    OUT written text, OUT type regtype, OUT virtual text
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
 DECLARE
     refused text;
+    strange text;
 BEGIN
     EXECUTE format('CREATE TEMPORARY TABLE rowvec_probe (LIKE %s)', relation);
     BEGIN
@@ -190,17 +193,43 @@ BEGIN
     INTO written, type
     FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indexrelid
     WHERE i.indexrelid = 'pg_temp.rowvec_probe_index'::regclass;
-    SELECT min(p.oid::regprocedure::text) INTO refused
+    SELECT min(p.oid::regprocedure::text) FILTER (WHERE NOT has_function_privilege('public', p.oid, 'EXECUTE')),
+           min(rowvec.strange_function(p.oid))
+    INTO refused, strange
     FROM pg_depend d
     LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
     JOIN pg_proc p ON p.oid = CASE WHEN d.refclassid = 'pg_proc'::regclass THEN d.refobjid ELSE o.oprcode END
+    WHERE d.classid = 'pg_class'::regclass AND d.objid = 'pg_temp.rowvec_probe_index'::regclass;
+    SELECT string_agg(a.attname, ', ') INTO virtual
+    FROM pg_depend d
+    JOIN pg_attribute probe ON probe.attrelid = d.refobjid AND probe.attnum = d.refobjsubid
+    JOIN pg_attribute a ON a.attrelid = relation AND a.attname = probe.attname AND a.attgenerated = 'v'
     WHERE d.classid = 'pg_class'::regclass AND d.objid = 'pg_temp.rowvec_probe_index'::regclass
-      AND NOT has_function_privilege('public', p.oid, 'EXECUTE');
+      AND d.refclassid = 'pg_class'::regclass;
     DROP TABLE pg_temp.rowvec_probe;
     IF refused IS NOT NULL THEN
         RAISE EXCEPTION 'The % calls %, which not everybody may execute.', what, refused
             USING ERRCODE = 'RV001', HINT = 'Whoever writes to the table calls it: GRANT EXECUTE ON FUNCTION '
                                             || refused || ' TO PUBLIC.';
+    END IF;
+    PERFORM rowvec.refuse_strange(strange);
+END $$;
+
+-- A function that somebody else could change: it runs with the rights of whoever owns the schema rowvec.
+CREATE FUNCTION rowvec.strange_function(called oid) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_roles r ON r.oid = p.proowner
+    WHERE p.oid = called AND NOT r.rolsuper AND r.rolname <> current_user
+      AND p.proowner <> (SELECT n.nspowner FROM pg_namespace n WHERE n.nspname = 'rowvec')
+$$;
+
+CREATE FUNCTION rowvec.refuse_strange(called text) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF called IS NOT NULL THEN
+        RAISE EXCEPTION 'The function % belongs to another role.', called
+            USING ERRCODE = 'RV001', HINT = 'It would run with the rights of the owner of the schema rowvec, and its '
+                                            'owner could change it: ALTER FUNCTION ... OWNER TO CURRENT_USER.';
     END IF;
 END $$;
 
@@ -213,11 +242,16 @@ BEGIN
     IF expression IS NULL THEN
         RETURN NULL;
     END IF;
-    EXECUTE format('CREATE TEMPORARY VIEW rowvec_expression AS SELECT (%s) AS value FROM %s AS %I '
+    -- A name that no column has: of a column alone, Postgres would leave its own name out.
+    EXECUTE format('CREATE TEMPORARY VIEW rowvec_expression AS SELECT (%s) AS "rowvec value" FROM %s AS %I '
                    'CROSS JOIN (SELECT) AS alone', expression, relation, alias);
     written := pg_get_viewdef('pg_temp.rowvec_expression'::regclass);
     DROP VIEW pg_temp.rowvec_expression;
-    RETURN '(' || substring(written FROM '^ SELECT (.*) AS value\n   FROM ') || ')';
+    written := substring(written FROM '^ SELECT (.*) AS "rowvec value"\n   FROM ');
+    IF written IS NULL THEN
+        RAISE EXCEPTION 'The expression can''t be used: %.', expression USING ERRCODE = 'RV001';
+    END IF;
+    RETURN '(' || written || ')';
 END $$;
 
 -- The id of a row behind an alias: the key as text, of several columns as the text of a JSON array.
@@ -270,6 +304,7 @@ BEGIN
         RAISE EXCEPTION '%() does not make a text of a row of %.', called, relation
             USING ERRCODE = 'RV001', HINT = format('Its form is %s(%s) RETURNS text.', called, relation);
     END IF;
+    PERFORM rowvec.refuse_strange(rowvec.strange_function(called));
 END $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA rowvec FROM PUBLIC;

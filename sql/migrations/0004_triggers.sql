@@ -26,7 +26,7 @@ CREATE FUNCTION rowvec.trigger_functions(content_type text) RETURNS SETOF regpro
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT p.oid::regprocedure FROM pg_proc p
     WHERE p.pronamespace = 'rowvec'::regnamespace AND p.prorettype = 'trigger'::regtype
-      AND p.proname ~ ('^on_(dependency_[0-9]+_)?(insert|update|move|lose|delete|truncate)_' || content_type || '$')
+      AND p.proname ~ ('^on_(d[0-9]+_)?(insert|update|move|lose|delete|truncate)_' || content_type || '$')
 $$;
 
 -- Takes a source's view and triggers away; in this order, for readers lock the view and then the table.
@@ -42,8 +42,8 @@ BEGIN
 END $$;
 
 -- The view that the rows are read through. Postgres keeps it right when tables and columns are renamed, and in a dump.
-CREATE FUNCTION rowvec.create_view(watched rowvec.source) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION rowvec.view_query(watched rowvec.source) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     relation regclass := watched.relation;
     owner text := 'new.' || quote_ident(rowvec.column_name(relation, watched.owner_column)) || '::text';
@@ -59,13 +59,52 @@ BEGIN
     JOIN pg_attribute a ON a.attrelid = relation AND a.attnum = given.number
     JOIN pg_type t ON t.oid = rowvec.base_type(a.atttypid);
     IF watched.text_function IS NOT NULL THEN
-        fields := format('%s(new)', watched.text_function);
+        fields := format('%s(new.*)', watched.text_function);
     END IF;
-    EXECUTE format('CREATE VIEW rowvec.%I AS SELECT %s, %s AS content_id, %s AS owner, json_build_array(%s)::text AS fields '
-                   'FROM %s AS new WHERE %s', 'rows_' || watched.content_type, keys,
-                   rowvec.content_id(relation, watched.key_columns, 'new'), coalesce(owner, 'NULL::text'), fields, relation,
-                   coalesce(watched.condition, 'true'));
+    RETURN format('SELECT %s, %s AS content_id, %s AS owner, json_build_array(%s)::text AS fields '
+                  'FROM %s AS new WHERE %s', keys,
+                  rowvec.content_id(relation, watched.key_columns, 'new'), coalesce(owner, 'NULL::text'), fields, relation,
+                  coalesce(watched.condition, 'true'));
 END $$;
+
+CREATE FUNCTION rowvec.create_view(watched rowvec.source) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE format('CREATE VIEW rowvec.%I AS %s', 'rows_' || watched.content_type, rowvec.view_query(watched));
+END $$;
+
+-- The condition as the view has it: with today's names of the columns.
+CREATE FUNCTION rowvec.seen_condition(watched rowvec.source) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN watched.condition IS NOT NULL AND seen IS NOT NULL
+                THEN substring(pg_get_viewdef(seen) FROM '\n  WHERE (.*);$') ELSE watched.condition END
+    FROM to_regclass(format('rowvec.%I', 'rows_' || watched.content_type)) AS seen
+$$;
+
+-- Refuses a source whose columns have other numbers than it knows, while its view, which goes by name, is right: a dump
+-- leaves out dropped columns.
+CREATE FUNCTION rowvec.check_numbers(watched rowvec.source) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    view regclass := to_regclass(format('rowvec.%I', 'rows_' || watched.content_type));
+    same boolean;
+BEGIN
+    IF view IS NULL THEN
+        RETURN;
+    END IF;
+    BEGIN
+        EXECUTE 'CREATE TEMPORARY VIEW rowvec_view AS ' || rowvec.view_query(watched);
+        same := pg_get_viewdef('pg_temp.rowvec_view'::regclass) = pg_get_viewdef(view);
+        DROP VIEW pg_temp.rowvec_view;
+    EXCEPTION WHEN syntax_error_or_access_rule_violation OR null_value_not_allowed THEN
+        same := false;
+    END;
+    IF NOT same THEN
+        RAISE EXCEPTION 'The columns of the source "%" have other numbers than when it was watched.', watched.content_type
+            USING ERRCODE = 'RV001', HINT = 'Was the database restored from a dump? Watch the table again first.';
+    END IF;
+END $$;
+
 
 -- One trigger function and its triggers. SECURITY DEFINER: writers of the table need no right of ours.
 CREATE FUNCTION rowvec.create_trigger(name text, event text, tables regclass[], granularity text, body text)
@@ -165,7 +204,7 @@ DECLARE
     tables regclass[] := ARRAY(SELECT rowvec.watched_tables(relation));
     by_row boolean := rowvec.fires_by_row(relation);
     suffix text := '_' || watched.content_type;
-    prefix text := 'dependency_' || number || '_';
+    prefix text := 'd' || number || '_';
     append text := format('appended := rowvec.append_changes_v1(%L, array_remove(%%s, NULL), %s::smallint, ''write'', %L, %s);',
                           watched.content_type, watched.priority, watched.notify, watched.urgent_rows);
     old_id text := rowvec.expressed_id(relation, expressions, 'old');
@@ -212,7 +251,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                           || CASE WHEN watched.condition IS NOT NULL THEN 'lose' END) AS operation
         WHERE operation IS NOT NULL
         UNION ALL
-        SELECT t.member, format('dependency_%s_%s_%s', d.number, operation, watched.content_type)
+        SELECT t.member, format('d%s_%s_%s', d.number, operation, watched.content_type)
         FROM jsonb_array_elements(watched.depends_on) WITH ORDINALITY AS d (dependency, number)
         CROSS JOIN LATERAL rowvec.watched_tables(to_regclass(d.dependency ->> 'table')) AS t (member)
         CROSS JOIN unnest(ARRAY['insert', 'update', 'delete', 'truncate']) AS operation

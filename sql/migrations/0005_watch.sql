@@ -62,7 +62,8 @@ DECLARE
     relation regclass;
     columns text[];
     expressions text[];
-    types text[];
+    types regtype[];
+    virtual text;
 BEGIN
     IF jsonb_typeof(asked -> 'table') IS DISTINCT FROM 'string'
         OR jsonb_typeof(asked -> 'columns') IS DISTINCT FROM 'array'
@@ -74,12 +75,17 @@ BEGIN
     columns := ARRAY(SELECT jsonb_array_elements_text(asked -> 'columns'));
     PERFORM rowvec.check_table(relation);
     PERFORM rowvec.column_numbers(relation, columns);
-    SELECT array_agg(checked.written ORDER BY position), array_agg(checked.type::text ORDER BY position)
-    INTO expressions, types
+    SELECT array_agg(checked.written ORDER BY position), array_agg(checked.type ORDER BY position),
+           string_agg(checked.virtual, ', ')
+    INTO expressions, types, virtual
     FROM jsonb_array_elements_text(CASE jsonb_typeof(asked -> 'content_id') WHEN 'array' THEN asked -> 'content_id'
                                    ELSE jsonb_build_array(asked -> 'content_id') END)
         WITH ORDINALITY AS given (expression, position)
     CROSS JOIN LATERAL rowvec.check_expression(relation, expression, 'expression for the content id', '((%s))') AS checked;
+    IF virtual IS NOT NULL THEN
+        RAISE EXCEPTION 'The content id of % is made of %, which no trigger can see: a virtual column.', relation, virtual
+            USING ERRCODE = 'RV001', HINT = 'Give the expression that generates it.';
+    END IF;
     IF rowvec.written_forms(types) IS DISTINCT FROM rowvec.written_forms(wanted.key_types) THEN
         RAISE EXCEPTION 'The content id of % is (%), but the key of % is (%).', relation, array_to_string(types, ', '),
             wanted.relation, array_to_string(wanted.key_types, ', ')
@@ -106,7 +112,7 @@ CREATE FUNCTION rowvec.plan_backfill(old rowvec.source, new rowvec.source) RETUR
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     harmless text[] := ARRAY['priority', 'urgent_rows', 'notify', 'condition', 'paused_at', 'backfilled', 'backfill_after',
-                             'backfill_where', 'swept', 'sweep_after', 'created_at', 'updated_at'];
+                             'backfill_missing', 'swept', 'sweep_after', 'created_at', 'updated_at'];
     all_again boolean := old.content_type IS NULL OR old.paused_at IS NOT NULL
         OR (to_jsonb(old) - harmless) <> (to_jsonb(new) - harmless)
         OR EXISTS (SELECT FROM rowvec.missing_triggers(old));
@@ -115,12 +121,9 @@ BEGIN
     new.swept := old.content_type IS NULL OR (old.swept AND NOT all_again AND NOT other_rows);
     new.sweep_after := CASE WHEN NOT all_again AND NOT other_rows THEN old.sweep_after END;
     new.backfilled := NOT all_again AND NOT other_rows AND old.backfilled;
-    IF NOT all_again AND NOT other_rows THEN
-        new.backfill_after := old.backfill_after;
-        new.backfill_where := old.backfill_where;
-    ELSIF NOT all_again AND old.backfilled THEN
-        new.backfill_where := format('(%s) IS NOT TRUE', coalesce(old.condition, 'true'));
-    END IF;
+    new.backfill_after := CASE WHEN NOT all_again AND NOT other_rows THEN old.backfill_after END;
+    -- What the old condition let in too has its vectors.
+    new.backfill_missing := NOT all_again AND (old.backfilled OR old.backfill_missing);
     RETURN new;
 END $$;
 
@@ -146,7 +149,7 @@ CREATE FUNCTION rowvec.watch(
     depends_on jsonb DEFAULT '[]', urgent_rows integer DEFAULT 500
 ) RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    bookkeeping text[] := ARRAY['backfilled', 'backfill_after', 'backfill_where', 'swept', 'sweep_after', 'created_at',
+    bookkeeping text[] := ARRAY['backfilled', 'backfill_after', 'backfill_missing', 'swept', 'sweep_after', 'created_at',
                                 'updated_at'];
     old rowvec.source;
     new rowvec.source;
@@ -160,6 +163,7 @@ BEGIN
     END IF;
     -- Locked first, so that a backfill passes the source over instead of meeting us at the table.
     SELECT * INTO old FROM rowvec.source s WHERE s.content_type = watch.content_type FOR UPDATE;
+    old.condition := CASE WHEN old.content_type IS NOT NULL THEN rowvec.seen_condition(old) END;
     IF old.relation <> watch.relation AND EXISTS (SELECT FROM pg_class c WHERE c.oid = old.relation) THEN
         RAISE EXCEPTION '"%" is already the content type of %.', content_type, old.relation
             USING ERRCODE = 'RV001', HINT = 'Choose another content type, or unwatch that table first.';
@@ -205,8 +209,17 @@ CREATE FUNCTION rowvec.rewatch(old rowvec.source, new rowvec.source) RETURNS voi
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM rowvec.detach(new.content_type);
-    DELETE FROM rowvec.source s WHERE s.content_type = new.content_type;
-    INSERT INTO rowvec.source SELECT new.*;
+    -- In place: whoever waits for the row must find it.
+    INSERT INTO rowvec.source SELECT new.* ON CONFLICT (content_type) DO UPDATE
+    SET (relation, key_columns, key_types, text_columns, labels, owner_column, template, condition, text_function,
+         depends_on, priority, urgent_rows, chunking, chunk_characters, chunk_overlap, notify, paused_at,
+         backfilled, backfill_after, backfill_missing, swept, sweep_after, updated_at)
+        = (excluded.relation, excluded.key_columns, excluded.key_types, excluded.text_columns, excluded.labels,
+             excluded.owner_column, excluded.template, excluded.condition, excluded.text_function,
+             excluded.depends_on, excluded.priority, excluded.urgent_rows, excluded.chunking,
+             excluded.chunk_characters, excluded.chunk_overlap, excluded.notify, excluded.paused_at,
+             excluded.backfilled, excluded.backfill_after, excluded.backfill_missing, excluded.swept,
+             excluded.sweep_after, excluded.updated_at);
     PERFORM rowvec.attach(new);
     PERFORM rowvec.try_text(new) WHERE new.text_function IS NOT NULL;
     IF old.relation <> new.relation OR old.key_columns <> new.key_columns
@@ -254,16 +267,13 @@ CREATE FUNCTION rowvec.pause(content_type text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     watched rowvec.source := rowvec.find_source(content_type);
-    seen regclass := to_regclass(format('rowvec.%I', 'rows_' || content_type));
 BEGIN
     IF watched.paused_at IS NOT NULL THEN
         RETURN false;
     END IF;
-    -- The view knows today's names of the columns.
-    UPDATE rowvec.source s
-    SET paused_at = now(), updated_at = now(),
-        condition = CASE WHEN s.condition IS NOT NULL AND seen IS NOT NULL
-                         THEN substring(pg_get_viewdef(seen) FROM '\n  WHERE (.*);$') ELSE s.condition END
+    watched.condition := rowvec.seen_condition(watched);
+    PERFORM rowvec.check_numbers(watched);
+    UPDATE rowvec.source s SET paused_at = now(), updated_at = now(), condition = watched.condition
     WHERE s.content_type = pause.content_type;
     PERFORM rowvec.detach(content_type);
     RETURN true;
@@ -281,6 +291,9 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM rowvec.check_columns(watched);
+    PERFORM rowvec.find_key(watched.relation, rowvec.column_names(watched.relation, watched.key_columns));
+    PERFORM rowvec.check_text_column(watched.relation, number)
+    FROM unnest(watched.text_columns) AS number WHERE watched.text_function IS NULL;
     watched.key_types := rowvec.key_types(watched.relation, watched.key_columns);
     IF watched.condition IS NOT NULL THEN
         watched.condition := (rowvec.check_expression(watched.relation, watched.condition, 'condition',
@@ -289,7 +302,7 @@ BEGIN
     watched.paused_at := NULL;
     watched.backfilled := false;
     watched.backfill_after := NULL;
-    watched.backfill_where := NULL;
+    watched.backfill_missing := false;
     watched.swept := false;
     watched.sweep_after := NULL;
     watched.updated_at := now();
@@ -301,7 +314,7 @@ END $$;
 CREATE FUNCTION rowvec.canonical_id(watched rowvec.source, content_id text) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    types text[] := watched.key_types;
+    types regtype[] := watched.key_types;
     parts text[];
     written text;
 BEGIN
@@ -317,7 +330,7 @@ BEGIN
     RETURN written;
 EXCEPTION WHEN data_exception THEN
     RAISE EXCEPTION '"%" is no key of "%": it is %.', content_id, watched.content_type,
-        CASE cardinality(types) WHEN 1 THEN 'a ' || types[1] ELSE 'a JSON array of ' || array_to_string(types, ', ') END
+        CASE cardinality(types) WHEN 1 THEN format('a %s', types[1]) ELSE 'a JSON array of ' || array_to_string(types, ', ') END
         USING ERRCODE = 'RV001';
 END $$;
 

@@ -40,6 +40,30 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
            ELSE ARRAY(SELECT jsonb_array_elements_text(content_id::jsonb)) END
 $$;
 
+-- Whether a text can be an id of the source.
+CREATE FUNCTION rowvec.is_key(watched rowvec.source, content_id text) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM rowvec.canonical_id(watched, content_id);
+    RETURN true;
+EXCEPTION WHEN SQLSTATE 'RV001' OR integrity_constraint_violation THEN
+    RETURN false;
+END $$;
+
+-- The statement that looks rows up by their ids ($1). They are cast to the key's types, not the key to text: that
+-- would be a scan.
+CREATE FUNCTION rowvec.rows_query(watched rowvec.source, columns text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE cardinality(watched.key_types)
+        WHEN 1 THEN format('SELECT %s FROM rowvec.%I v WHERE v.key_1 = ANY ($1::%s[])', columns,
+                           'rows_' || watched.content_type, watched.key_types[1])
+        ELSE format('SELECT %s FROM (SELECT %s FROM unnest($1) AS i OFFSET 0) AS k JOIN rowvec.%I v USING (%s)', columns,
+                    string_agg(format('(rowvec.split_id(i, %s))[%s]::%s AS key_%s', cardinality(watched.key_types),
+                                      position, type, position), ', ' ORDER BY position),
+                    'rows_' || watched.content_type, string_agg('key_' || position, ', ' ORDER BY position)) END
+    FROM unnest(watched.key_types) WITH ORDINALITY AS given (type, position)
+$$;
+
 -- The current text of rows, as JSON arrays of what makes it. Rows that are gone, or that the condition leaves out, are
 -- missing from the answer. SECURITY DEFINER, so the daemon needs no right on the table; row security off, so that
 -- a policy raises instead of hiding rows, which would be taken for deletions. RV003: an id is no key.
@@ -48,73 +72,58 @@ RETURNS TABLE (content_id text, owner text, fields text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
 DECLARE
     watched rowvec.source;
-    types text[];
-    keys text;
+    stranger text;
 BEGIN
     SELECT * INTO watched FROM rowvec.source s WHERE s.content_type = read_rows.content_type;
     PERFORM rowvec.check_readable(watched);
-    types := watched.key_types;
-    SELECT string_agg(format('(rowvec.split_id(i, %s))[%s]::%s AS key_%s', cardinality(types), position, type, position),
-                      ', ' ORDER BY position)
-    INTO keys FROM unnest(types) WITH ORDINALITY AS given (type, position);
-    BEGIN
-        EXECUTE format('SELECT count(*) FROM (SELECT %s FROM unnest($1) AS i OFFSET 0) AS k WHERE k IS NULL', keys)
-        USING content_ids;
-    EXCEPTION WHEN data_exception THEN
-        RAISE EXCEPTION '%', SQLERRM USING ERRCODE = 'RV003';
-    END;
-    -- Cast to the key's types, not the key to text: that would be a scan.
-    RETURN QUERY EXECUTE CASE cardinality(types)
-        WHEN 1 THEN format('SELECT v.content_id, v.owner, v.fields FROM rowvec.%I v WHERE v.key_1 = ANY ($1::%s[])',
-                           'rows_' || content_type, types[1])
-        ELSE format('SELECT v.content_id, v.owner, v.fields FROM (SELECT %s FROM unnest($1) AS i OFFSET 0) AS k '
-                    'JOIN rowvec.%I v USING (%s)', keys, 'rows_' || content_type,
-                    (SELECT string_agg('key_' || n, ', ') FROM generate_series(1, cardinality(types)) AS n))
-    END USING content_ids;
-EXCEPTION WHEN undefined_table THEN
-    RAISE EXCEPTION 'The source "%" is being changed.', content_type
-        USING ERRCODE = 'RV002', HINT = 'It is tried again in a moment; see `rowvec doctor` if it stays so.';
+    RETURN QUERY EXECUTE rowvec.rows_query(watched, 'v.content_id, v.owner, v.fields') USING content_ids;
+EXCEPTION
+    WHEN undefined_table THEN
+        RAISE EXCEPTION 'The source "%" is being changed.', content_type
+            USING ERRCODE = 'RV002', HINT = 'It is tried again in a moment; see `rowvec doctor` if it stays so.';
+    WHEN data_exception OR integrity_constraint_violation THEN
+        SELECT i INTO stranger FROM unnest(content_ids) AS i WHERE NOT rowvec.is_key(watched, i) LIMIT 1;
+        IF stranger IS NULL THEN
+            RAISE;
+        END IF;
+        RAISE EXCEPTION '"%" is no key of "%"', stranger, content_type USING ERRCODE = 'RV003';
 END $$;
 
--- A page of the ids after the cursor, in the key's order; of rows that the last condition left out, if that is all.
+-- A page of the ids after the cursor, in the key's order.
 CREATE FUNCTION rowvec.list_page(watched rowvec.source) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
 DECLARE
-    types text[] := watched.key_types;
     keys text;
     after text;
-    same_row text;
     ids text[];
 BEGIN
     SELECT string_agg('v.key_' || position, ', ' ORDER BY position),
-           string_agg(format('$1[%s]::%s', position, type), ', ' ORDER BY position),
-           string_agg(format('new.%I = v.key_%s', rowvec.column_name(watched.relation, watched.key_columns[position]),
-                             position), ' AND ')
-    INTO keys, after, same_row FROM unnest(types) WITH ORDINALITY AS given (type, position);
+           string_agg(format('$1[%s]::%s', position, type), ', ' ORDER BY position)
+    INTO keys, after FROM unnest(watched.key_types) WITH ORDINALITY AS given (type, position);
     -- The page's size stands in the text: as a parameter it would be estimated at a tenth of the table and the
     -- plan would sort it whole for every page.
     EXECUTE format(
-        'SELECT array_agg(page.content_id) FROM (SELECT v.content_id FROM rowvec.%I AS v %s WHERE %s ORDER BY %s LIMIT 1000) '
+        'SELECT array_agg(page.content_id) FROM (SELECT v.content_id FROM rowvec.%I AS v WHERE %s ORDER BY %s LIMIT 1000) '
         'AS page', 'rows_' || watched.content_type,
-        coalesce(format('JOIN %s AS new ON %s AND ' || watched.backfill_where, watched.relation, same_row), ''),
         CASE WHEN watched.backfill_after IS NULL THEN 'true' ELSE format('(%s) > (%s)', keys, after) END, keys)
-    INTO ids USING rowvec.split_id(watched.backfill_after, cardinality(types));
+    INTO ids USING rowvec.split_id(watched.backfill_after, cardinality(watched.key_types));
     RETURN ids;
-EXCEPTION WHEN undefined_column THEN
-    -- Renamed since that condition was in force: all rows, then.
-    watched.backfill_where := NULL;
-    RETURN rowvec.list_page(watched);
 END $$;
 
 -- Appends the changes of the next page of rows that were there before the watch, at bulk priority, and moves the
--- cursor. Returns how many.
+-- cursor. Returns how many rows it looked at.
 CREATE FUNCTION rowvec.append_page(watched rowvec.source) RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     ids text[] := rowvec.list_page(watched);
+    asked text[] := ids;
 BEGIN
+    IF watched.backfill_missing THEN
+        asked := ARRAY(SELECT i FROM unnest(ids) AS i WHERE NOT EXISTS (
+            SELECT FROM rowvec.vector v WHERE v.content_type = watched.content_type AND v.content_id = i));
+    END IF;
     PERFORM rowvec.append_changes_v1(
-        watched.content_type, ids, greatest(watched.priority, 5)::smallint, 'write', false) WHERE ids IS NOT NULL;
+        watched.content_type, asked, greatest(watched.priority, 5)::smallint, 'write', false) WHERE ids IS NOT NULL;
     UPDATE rowvec.source s
     SET backfilled = ids IS NULL, backfill_after = coalesce(ids[cardinality(ids)], s.backfill_after), updated_at = now()
     WHERE s.content_type = watched.content_type;
@@ -124,17 +133,22 @@ END $$;
 -- Looks at the next page of rows that have vectors, and appends the removal of those that are gone. Returns how many
 -- it looked at.
 CREATE FUNCTION rowvec.sweep_page(watched rowvec.source) RETURNS integer
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
 DECLARE
     ids text[];
-    gone text[];
+    keys text[];
+    held text[];
 BEGIN
     SELECT array_agg(page.content_id) INTO ids FROM (
         SELECT DISTINCT v.content_id FROM rowvec.vector v
-        WHERE v.content_type = watched.content_type AND v.content_id > coalesce(watched.sweep_after, '')
+        WHERE v.content_type = watched.content_type
+          AND (watched.sweep_after IS NULL OR v.content_id > watched.sweep_after)
         ORDER BY v.content_id LIMIT 1000) AS page;
-    gone := ARRAY(SELECT unnest(ids) EXCEPT SELECT r.content_id FROM rowvec.read_rows(watched.content_type, ids) r);
-    PERFORM rowvec.append_changes_v1(watched.content_type, gone, watched.priority, 'remove', false);
+    -- The key may have another type since: what can be no id of it has no row.
+    keys := ARRAY(SELECT i FROM unnest(ids) AS i WHERE rowvec.is_key(watched, i));
+    EXECUTE format('SELECT ARRAY(%s)', rowvec.rows_query(watched, 'v.content_id')) INTO held USING keys;
+    PERFORM rowvec.append_changes_v1(
+        watched.content_type, ARRAY(SELECT unnest(ids) EXCEPT SELECT unnest(held)), watched.priority, 'remove', false);
     UPDATE rowvec.source s
     SET swept = ids IS NULL, sweep_after = coalesce(ids[cardinality(ids)], s.sweep_after), updated_at = now()
     WHERE s.content_type = watched.content_type;

@@ -17,7 +17,7 @@ BEGIN
     EXECUTE format('ALTER TABLE rowvec.%I ADD PRIMARY KEY (content_type, content_id, chunk_hash, repeat)', vectors);
     EXECUTE format('CREATE INDEX ON rowvec.%I (chunk_hash)', vectors);
     PERFORM rowvec.grant_daemon_rights(role) FROM rowvec.daemon_roles() AS role;
-    UPDATE rowvec.source SET backfilled = false, backfill_after = NULL, backfill_where = NULL;
+    UPDATE rowvec.source SET backfilled = false, backfill_after = NULL, backfill_missing = false;
     PERFORM pg_notify('rowvec', '');
 END $$;
 

@@ -2,7 +2,7 @@
 -- What the role of a daemon may do: run the statements that keep vectors true, and nothing else.
 
 -- Queues all rows of some sources once more, and has the vectors of others looked through. SECURITY DEFINER: a
--- backfill runs `backfill_where` as the schema's owner, so a daemon's role must not be able to write it.
+-- backfill runs what stands in the source as the schema's owner, so a daemon's role must not be able to write it.
 CREATE FUNCTION rowvec.reopen_sources(asked text[], emptied text[]) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     UPDATE rowvec.source s
@@ -10,7 +10,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
         sweep_after = CASE WHEN s.content_type = ANY (emptied) THEN NULL ELSE s.sweep_after END,
         backfilled = s.backfilled AND NOT s.content_type = ANY (asked),
         backfill_after = CASE WHEN s.content_type = ANY (asked) THEN NULL ELSE s.backfill_after END,
-        backfill_where = CASE WHEN s.content_type = ANY (asked) THEN NULL ELSE s.backfill_where END
+        backfill_missing = s.backfill_missing AND NOT s.content_type = ANY (asked)
     WHERE s.content_type = ANY (asked || emptied)
 $$;
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Literal
 
 import asyncpg
@@ -775,3 +776,168 @@ async def test_a_dump_restored_into_a_table_with_other_column_numbers_reads_the_
     found = await worker.reader.read("post", ["1"])
     assert found is not None
     assert found[1][0].fields == '["Right"]'
+
+
+# --- What others have tried ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("condition", ["title NOT LIKE '%draft%'", "owner IS NULL", "value", "id % 2 < 2", "key_1 > 0"])
+async def test_conditions_of_every_kind_can_be_changed(app: asyncpg.Connection, worker: Worker, condition: str) -> None:
+    await app.execute("CREATE TABLE t (id bigint PRIMARY KEY, title text, owner text, value boolean, key_1 integer)")
+    await app.execute("INSERT INTO t VALUES (1, 'One', NULL, true, 1), (2, 'a draft', 'x', false, 0)")
+    await watch(app, f"'t', 't', ARRAY['title'], 2, '{{title}}', condition => $${condition}$$")
+    await fill(worker)
+    await watch(app, "'t', 't', ARRAY['title'], 2, '{title}', condition => 'id > 0'")
+    await fill(worker)
+    assert await texts(app) == {"1": "One", "2": "a draft"}
+    await watch(app, f"'t', 't', ARRAY['title'], 2, '{{title}}', condition => $${condition}$$")
+    await fill(worker)
+    await app.execute("UPDATE t SET title = 'a draft', owner = 'x', value = false, key_1 = 0")
+    assert set(await texts(app)) <= ({"1", "2"} if "id" in condition else set())
+
+
+async def test_a_row_that_changes_before_the_backfill_of_a_new_condition_comes_is_not_lost(
+    app: asyncpg.Connection, worker: Worker
+) -> None:
+    await app.execute("CREATE TABLE t (id bigint PRIMARY KEY, title text, published boolean)")
+    await app.execute("INSERT INTO t VALUES (1, 'a', true), (4, 'd', false)")
+    await watch(app, "'t', 't', ARRAY['title'], template => '{title}', condition => 'published'")
+    await fill(worker)
+    await watch(app, "'t', 't', ARRAY['title'], template => '{title}'")
+    await app.execute("UPDATE t SET published = true WHERE id = 4")
+    await fill(worker)
+    assert await texts(app) == {"1": "a", "4": "d"}
+
+
+async def test_a_source_that_can_not_be_listed_keeps_no_other_waiting(app: asyncpg.Connection, worker: Worker) -> None:
+    await app.execute("""
+        CREATE TABLE t (id bigint PRIMARY KEY, title text, price integer);
+        INSERT INTO t VALUES (1, 'a', 0);
+        SELECT rowvec.watch('t', 't', ARRAY['title'], condition => '100 / price > 3');
+    """)
+    with pytest.raises(SourceUnreadableError, match=r"can't be listed.*division by zero"):
+        await worker.log.append_backfill("t")
+
+
+async def test_removed_ids_that_the_key_no_longer_takes_are_swept(app: asyncpg.Connection, worker: Worker) -> None:
+    await app.execute("CREATE TABLE t (id bigint PRIMARY KEY, title text)")
+    await app.execute("INSERT INTO t VALUES (1, 'a'), (3000000000, 'b')")
+    await watch(app, "'t', 't', ARRAY['title'], 2, '{title}'")
+    await fill(worker)
+    await app.execute("""
+        SELECT rowvec.pause('t');
+        DELETE FROM t WHERE id > 1;
+        INSERT INTO t VALUES (2, 'new');
+        ALTER TABLE t ALTER id TYPE integer;
+        SELECT rowvec.resume('t');
+    """)
+    while await worker.log.unfilled(1_000_000):
+        await worker.log.append_backfill("t")
+    await app.execute("DELETE FROM rowvec.change WHERE kind = 'remove'")  # what the fold does with the removal
+    assert await changes(app) == [("1", "write"), ("2", "write")]
+
+
+async def test_an_empty_key_is_swept_too(app: asyncpg.Connection, worker: Worker) -> None:
+    await app.execute("CREATE TABLE t (id text PRIMARY KEY, title text); INSERT INTO t VALUES ('', 'a')")
+    await watch(app, "'t', 't', ARRAY['title'], 2, '{title}'")
+    await fill(worker)
+    await app.execute("SELECT rowvec.pause('t'); DELETE FROM t; SELECT rowvec.resume('t')")
+    await fill(worker)
+    assert await texts(app) == {}
+
+
+async def test_a_renamed_type_of_the_key_is_read_on(app: asyncpg.Connection, worker: Worker) -> None:
+    await app.execute("CREATE SCHEMA s; CREATE TYPE s.mood AS ENUM ('a', 'b')")
+    await app.execute("CREATE TABLE t (id s.mood PRIMARY KEY, title text); INSERT INTO t VALUES ('a', 'A')")
+    await watch(app, "'t', 't', ARRAY['title'], 2, '{title}'")
+    await app.execute("ALTER TYPE s.mood RENAME TO feeling; ALTER SCHEMA s RENAME TO u")
+    await fill(worker)
+    await app.execute("SELECT rowvec.pause('t'); SELECT rowvec.resume('t')")
+    await fill(worker)
+    assert await texts(app) == {"a": "A"}
+
+
+async def test_columns_that_a_dump_renumbered_are_not_resumed_by_number(app: asyncpg.Connection) -> None:
+    await app.execute("CREATE TABLE t (gone text, id bigint PRIMARY KEY, title text, secret text)")
+    await watch(app, "'t', 't', ARRAY['title']")
+    await app.execute("UPDATE rowvec.source SET text_columns = ARRAY[4]")
+    with pytest.raises(asyncpg.PostgresError, match="other numbers") as caught:
+        await app.execute("SELECT rowvec.pause('t')")
+    assert caught.value.sqlstate == "RV001"
+    await app.execute("ALTER TABLE t RENAME COLUMN title TO heading")
+    await watch(app, "'t', 't', ARRAY['heading']")
+    assert await app.fetchval("SELECT rowvec.pause('t')")
+
+
+async def test_a_condition_that_means_another_column_now_is_another_condition(article: asyncpg.Connection) -> None:
+    as_before = "'article', 'article', ARRAY['body'], 2, '{body}', 'author', condition => 'published'"
+    assert not await article.fetchval(f"SELECT rowvec.watch({as_before})")
+    await article.execute("ALTER TABLE article RENAME published TO was_published")
+    await article.execute("ALTER TABLE article ADD published boolean")
+    assert await article.fetchval(f"SELECT rowvec.watch({as_before})")
+
+
+@pytest.mark.parametrize("what", ["text_function => 'text_of'", "ARRAY['title'], condition => 'public.is_good(title)'"])
+async def test_functions_that_somebody_else_could_change_are_refused(app: asyncpg.Connection, what: str) -> None:
+    await app.execute("""
+        CREATE ROLE rowvec_test_stranger;
+        CREATE TABLE t (id bigint PRIMARY KEY, title text);
+        CREATE FUNCTION text_of(t) RETURNS text STABLE LANGUAGE sql AS 'SELECT $1.title';
+        CREATE FUNCTION is_good(text) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN true; END';
+        GRANT CREATE ON SCHEMA public TO rowvec_test_stranger;
+        ALTER FUNCTION text_of OWNER TO rowvec_test_stranger;
+        ALTER FUNCTION is_good OWNER TO rowvec_test_stranger;
+    """)
+    try:
+        with pytest.raises(asyncpg.PostgresError, match="belongs to another role") as caught:
+            await app.execute(f"SELECT rowvec.watch('t', 't', {what})")
+        assert caught.value.sqlstate == "RV001"
+    finally:
+        await app.execute("DROP OWNED BY rowvec_test_stranger CASCADE; DROP ROLE rowvec_test_stranger")
+
+
+async def test_the_longest_content_type_can_depend_on_other_tables(app: asyncpg.Connection) -> None:
+    await app.execute(THREAD)
+    names = ["x" * 39 + "1", "x" * 39 + "2"]
+    call = f"text_function => 'post_text', depends_on => {DEPENDS}".replace('"comment"', '"public.comment"')
+    for name in names:
+        await watch(app, f"'post', '{name}', ARRAY['title'], {call}")
+        assert not await app.fetchval(f"SELECT rowvec.watch('post', '{name}', ARRAY['title'], {call})")
+    for name in names:
+        await app.execute(
+            f"SELECT rowvec.pause('{name}'); SELECT rowvec.resume('{name}'); SELECT rowvec.unwatch('{name}')"
+        )
+    assert await app.fetchval("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'rowvec%'") == 0
+
+
+async def test_an_id_made_of_a_virtual_column_or_another_type_is_refused(app: asyncpg.Connection) -> None:
+    await app.execute(THREAD)
+    await app.execute("ALTER TABLE comment ADD price numeric(10, 2)")
+    expressions = ["price"]
+    if MAJOR >= 18:
+        await app.execute("ALTER TABLE comment ADD twice bigint GENERATED ALWAYS AS (post_id * 2) VIRTUAL")
+        expressions.append("twice")
+    for expression in expressions:
+        depends = f'[{{"table": "public.comment", "columns": ["body"], "content_id": "{expression}"}}]'
+        with pytest.raises(asyncpg.PostgresError, match="The content id of") as caught:
+            await app.execute(
+                "SELECT rowvec.watch('post', 'post', text_function => 'post_text', depends_on => $1)", depends
+            )
+        assert caught.value.sqlstate == "RV001"
+
+
+async def test_a_model_added_while_a_table_is_watched_again_gets_its_rows(
+    app: asyncpg.Connection, connect: Connect, worker: Worker
+) -> None:
+    await app.execute("CREATE TABLE t (id bigint PRIMARY KEY, title text); INSERT INTO t VALUES (1, 'a')")
+    await watch(app, "'t', 't', ARRAY['title']")
+    await fill(worker)
+    adding = await connect()
+    async with app.transaction():
+        await app.execute("SELECT rowvec.watch('t', 't', ARRAY['title'], 2)")
+        waiting = asyncio.create_task(adding.execute("SELECT rowvec.add_model('third', 4)"))
+        blocked = "SELECT cardinality(pg_blocking_pids($1)) > 0 FROM pg_sleep(0.001)"
+        while not await app.fetchval(blocked, adding.get_server_pid()):
+            pass
+    await waiting
+    assert await app.fetchval("SELECT backfilled FROM rowvec.source") is False

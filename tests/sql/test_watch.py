@@ -364,7 +364,7 @@ AS_BEFORE = "ARRAY['title', 'description', 'tags', 'facts'], 2, owner_column => 
         ("ARRAY['title', 'description', 'tags', 'facts'], 2", [2, 0]),
         (f"{AS_BEFORE}, template => '{{title}}'", [2, 0]),
         (f"{AS_BEFORE}, chunking => 'characters'", [2, 0]),
-        (f"{AS_BEFORE}, condition => 'id > 1'", [0]),
+        (f"{AS_BEFORE}, condition => 'id > 1'", [1, 0]),
         (AS_BEFORE.replace("2,", "3,"), []),
         (f"{AS_BEFORE}, notify => false", []),
         (f"{AS_BEFORE}, urgent_rows => 10", []),

@@ -142,7 +142,7 @@ class World:
         self.demoted.extend(ids)
 
     async def release(self, claim: Claim, ids: Sequence[int], delay_seconds: float) -> None:
-        assert claim.slot == SLOT
+        assert claim.slot._replace(lane=Lane.BULK) == SLOT
         assert delay_seconds == 0.0
         self.on_release(ids)
         self.released.extend(ids)
@@ -477,3 +477,19 @@ async def test_what_an_owner_brings_beyond_its_share_goes_back_as_bulk_and_reach
     assert await asyncio.wait_for(world.board.take("m", Lane.BULK), 1) == SLOT
     await world.line.carry(Claim(SLOT, uuid.uuid4(), world.claimed(8).items[5:]))
     assert sorted(world.stored) == list(range(8))
+
+
+async def test_what_is_only_read_counts_against_no_owner() -> None:
+    world = World()
+    world.watched = Source("course", ["body"], "{body}", "none", 1000, 0, urgent_rows=8)
+    claim = Claim(SLOT._replace(lane=Lane.IMMEDIATE), uuid.uuid4(), world.claimed(8).items)
+
+    def away(_: Sequence[str]) -> None:
+        raise AWAY
+
+    world.on_embed = away
+    for _ in range(3):
+        await world.line.carry(claim)
+    world.on_embed = lambda _: None
+    await world.line.carry(claim)
+    assert (len(world.stored), world.demoted) == (8, [])

@@ -7,25 +7,28 @@ from rowvec.domain.owner_shares import OwnerShares
 IMMEDIATE = Slot("m", Lane.IMMEDIATE, "post")
 
 
-def test_an_owner_is_beyond_after_its_share_and_others_are_not() -> None:
+def test_each_owner_is_counted_in_each_slot() -> None:
     shares = OwnerShares(lambda: 0.0)
-    assert [shares.is_beyond(IMMEDIATE, "ada", 2) for _ in range(4)] == [False, False, True, True]
-    assert not shares.is_beyond(IMMEDIATE, "bob", 2)
-
-
-def test_each_slot_counts_for_itself() -> None:
-    shares = OwnerShares(lambda: 0.0)
-    slots = [IMMEDIATE, IMMEDIATE._replace(model="n"), IMMEDIATE._replace(content_type="note")]
-    assert not any(shares.is_beyond(slot, "ada", 1) for slot in slots)
+    shares.count(IMMEDIATE, ["ada", "bob", "ada"])
+    assert [shares.had(IMMEDIATE, owner) for owner in ("ada", "bob", "cyd")] == [2, 1, 0]
+    others = [IMMEDIATE._replace(model="n"), IMMEDIATE._replace(content_type="note")]
+    assert not any(shares.had(slot, "ada") for slot in others)
 
 
 def test_the_count_begins_anew_when_the_time_of_the_lane_is_over() -> None:
-    times = iter([0.0, 0.0, 9.0, 10.0, 10.0, 11.0])
-    shares = OwnerShares(lambda: next(times))
-    assert [shares.is_beyond(IMMEDIATE, "ada", 1) for _ in range(4)] == [False, True, False, True]
+    now = 0.0
+    shares = OwnerShares(lambda: now)
+    shares.count(IMMEDIATE, ["ada"])
+    now = 9.0
+    shares.count(IMMEDIATE, ["ada"])
+    assert shares.had(IMMEDIATE, "ada") == 2
+    now = 10.0
+    assert shares.had(IMMEDIATE, "ada") == 0
 
 
-def test_nobody_floods_with_rows_of_nobody_or_in_bulk() -> None:
+def test_nobodys_rows_and_bulk_are_not_counted() -> None:
     shares = OwnerShares(lambda: 0.0)
-    assert not any(shares.is_beyond(IMMEDIATE, None, 1) for _ in range(3))
-    assert not any(shares.is_beyond(IMMEDIATE._replace(lane=Lane.BULK), "ada", 1) for _ in range(3))
+    shares.count(IMMEDIATE, [None, None])
+    bulk = IMMEDIATE._replace(lane=Lane.BULK)
+    shares.count(bulk, ["ada"])
+    assert (shares.had(IMMEDIATE, None), shares.had(bulk, "ada")) == (0, 0)

@@ -25,7 +25,7 @@ def watch(
     key: Annotated[str | None, typer.Option(help="The key's columns, where there is no primary key.")] = None,
     text_function: Annotated[str | None, typer.Option(help="Makes the text of a row: fn(table) RETURNS text.")] = None,
     depends_on: Annotated[
-        str, typer.Option(help='JSON: [{"table": "comment", "columns": ["body"], "content_id": "post_id"}].')
+        str, typer.Option(help='JSON: [{"table": "public.comment", "columns": ["body"], "content_id": "post_id"}].')
     ] = "[]",
     chunking: Annotated[str, typer.Option(help="none, characters or markdown.")] = "none",
     chunk_characters: Annotated[int, typer.Option(min=50, help="The most characters of a chunk.")] = 1500,

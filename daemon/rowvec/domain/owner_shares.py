@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from rowvec.domain.items import Slot
@@ -30,19 +30,23 @@ class OwnerShares:
         self._seconds = seconds
         self._windows: dict[Slot, _Window] = {}
 
-    def is_beyond(self, slot: Slot, owner: str | None, share: int) -> bool:
-        """Count a row, and say whether its owner has had more than the share within the lane's time.
+    def had(self, slot: Slot, owner: str | None) -> int:
+        """Return how many rows of an owner were done within the lane's time; in bulk nobody is counted.
 
         Args:
-            slot: where it was claimed; in bulk nobody is beyond.
-            owner: whose row it is; None is nobody's, and not bounded.
-            share: how many rows an owner may bring.
+            slot: where they were claimed.
+            owner: whose rows; None is nobody's, and not counted.
         """
-        if owner is None or slot.lane is Lane.BULK:
-            return False
+        return 0 if owner is None else self._window(slot).rows[owner]
+
+    def count(self, slot: Slot, owners: Iterable[str | None]) -> None:
+        """Count rows that are done. Not those that were only read: a model's outage reads them many times."""
+        if slot.lane is not Lane.BULK:
+            self._window(slot).rows.update(owner for owner in owners if owner is not None)
+
+    def _window(self, slot: Slot) -> _Window:
         window = self._windows.setdefault(slot, _Window())
         if self._seconds() >= window.ends_at:
             window.ends_at = self._seconds() + AIM_SECONDS[slot.lane]
             window.rows.clear()
-        window.rows[owner] += 1
-        return window.rows[owner] > share
+        return window

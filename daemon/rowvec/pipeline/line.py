@@ -107,6 +107,7 @@ class Line:
             self._count(claim, "current", len(outcome.current))
             self._count(claim, "superseded", len(outcome.superseded))
             refused = set(outcome.refused)
+            self._preparer.note_done(claim.slot, [d for d in documents if d.item.id not in refused])
             documents = [document for document in documents if document.item.id in refused]
             if not documents:
                 return

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 from rowvec.domain.items import Document, Item, Row, Slot, Source
+from rowvec.domain.lanes import Lane
 from rowvec.domain.owner_shares import OwnerShares
 from rowvec.domain.text import render_text, split_text
 from rowvec.ports import RowReader
@@ -45,12 +47,21 @@ class Preparer:
             documents = await asyncio.to_thread(_documents, source, items, rows)
         else:
             documents = _documents(source, items, rows)
-        return [self._judged(slot, source, document) for document in documents]
+        return documents if slot.lane is Lane.BULK else self._judged(slot, source, documents)
 
-    def _judged(self, slot: Slot, source: Source, document: Document) -> Document:
-        """Mark a document whose owner has had its share."""
-        floods = self._shares.is_beyond(slot, document.owner, source.urgent_rows)
-        return replace(document, floods=True) if floods else document
+    def note_done(self, slot: Slot, documents: Sequence[Document]) -> None:
+        """Count what was done against its owners' shares."""
+        self._shares.count(slot, [document.owner for document in documents])
+
+    def _judged(self, slot: Slot, source: Source, documents: Sequence[Document]) -> list[Document]:
+        """Mark the documents of owners who have had their share."""
+        ahead: Counter[str | None] = Counter()
+        judged = []
+        for document in documents:
+            ahead[document.owner] += document.owner is not None
+            floods = self._shares.had(slot, document.owner) + ahead[document.owner] > source.urgent_rows
+            judged.append(replace(document, floods=True) if floods else document)
+        return judged
 
 
 def _documents(source: Source, items: Sequence[Item], rows: Sequence[Row]) -> list[Document]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, astuple
@@ -21,8 +22,10 @@ from rowvec.postgres.migrations import Migration, check_schema, migrate
 from rowvec.postgres.statements import quote_identifier, statement
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
-LOCK_SECONDS: Final = 3
-LOCK_TRIES: Final = 5
+LOCK_MILLISECONDS: Final = 400
+"""Below `deadlock_timeout` (1 s): where two wait for each other, it is not the writer who is ended."""
+LOCK_TRIES: Final = 20
+LOCK_PAUSE_SECONDS: Final = 0.2
 
 
 class Administration:
@@ -133,12 +136,13 @@ class Administration:
         """Run DDL without standing in the way: writers queue up behind a waiting lock."""
         for attempt in range(LOCK_TRIES):
             try:
-                async with self._connection.transaction():
-                    await self._connection.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+                async with self._connection.transaction(isolation="read_committed"):
+                    await self._connection.execute(f"SET LOCAL lock_timeout = '{LOCK_MILLISECONDS}ms'")
                     return await self._fetch(name, *arguments)
             except LockedError:
                 if attempt + 1 == LOCK_TRIES:
                     raise
+                await asyncio.sleep(LOCK_PAUSE_SECONDS)
         raise AssertionError("the last attempt returns or raises")
 
 

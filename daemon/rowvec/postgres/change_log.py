@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import asyncpg
+
+from rowvec.domain.errors import LockedError, SourceUnreadableError, StatementTimeoutError
 from rowvec.domain.items import Floors, Fold, Slot
 from rowvec.domain.lanes import Lane
 from rowvec.postgres.connections import Connection, Database
@@ -57,7 +60,11 @@ class PostgresChangeLog:
 
     async def append_backfill(self, content_type: str) -> int:
         """See `ports.ChangeLog.append_backfill`."""
-        rows = await self._database.fetch("append_backfill", content_type)
+        try:
+            rows = await self._database.fetch("append_backfill", content_type)
+        except (asyncpg.PostgresError, LockedError, StatementTimeoutError) as error:
+            # Whatever one source's condition, function or table does, it keeps no other from its turn.
+            raise SourceUnreadableError(f"The rows of {content_type} can't be listed.", str(error)) from error
         return rows[0]["appended"] or 0
 
     async def _fold_sources(self, connection: Connection) -> None:
