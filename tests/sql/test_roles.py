@@ -79,7 +79,7 @@ FORBIDDEN: Final = [
     "SELECT FROM rowvec.rows_course",
     "INSERT INTO rowvec.change (content_type, priority, kind) VALUES ('course', 1, 'write')",
     # What the backfill runs as the owner must not be the daemon's to write.
-    "UPDATE rowvec.source SET backfill_where = 'true'",
+    "UPDATE rowvec.source SET condition = 'true'",
     "UPDATE rowvec.source SET relation = 'pg_authid'",
     "UPDATE rowvec.model SET is_default = true",
     "UPDATE rowvec.vector_first SET content_id = ''",
