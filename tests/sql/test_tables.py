@@ -778,7 +778,7 @@ async def test_a_dump_restored_into_a_table_with_other_column_numbers_reads_the_
     assert found[1][0].fields == '["Right"]'
 
 
-# --- What others have tried ------------------------------------------------------------------------------
+# --- What lies off the beaten track -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("condition", ["title NOT LIKE '%draft%'", "owner IS NULL", "value", "id % 2 < 2", "key_1 > 0"])
