@@ -4,8 +4,8 @@
 
 -- Appends one change a key (NULL: the whole type) and wakes a daemon if all of them sleep. What a transaction brings
 -- beyond `urgent_rows` goes in as bulk, so that a mass edit starves nobody; the count is a setting of the transaction,
--- which a rollback to a savepoint takes back too. Assignments where PERFORM would do: they spare the executor, and so a
--- third of the cost.
+-- which a rollback to a savepoint takes back too. Assignments where PERFORM would do: they spare the executor, a good part
+-- of the cost.
 CREATE FUNCTION rowvec.append_changes_v1(
     content_type text, content_ids text[], priority smallint, kind rowvec.change_kind, wake boolean,
     urgent_rows integer DEFAULT NULL, due_at timestamptz DEFAULT NULL
