@@ -133,7 +133,16 @@ async def test_one_poison_text_fails_alone(post: asyncpg.Connection, dsn: str) -
     async with running(dsn, embedder, ROWVEC_BATCH_ITEMS=300):
 
         async def settled() -> bool:
-            return await waiting(post) == 1
+            # The backfill asks for every row once more, the failed one too.
+            return bool(
+                await post.fetchval(
+                    """
+                    SELECT bool_and(backfilled) AND NOT EXISTS (SELECT FROM rowvec.change)
+                       AND (SELECT array_agg(status) = '{failed}' FROM rowvec.embedding_queue WHERE model = 'first')
+                      FROM rowvec.source
+                    """
+                )
+            )
 
         await eventually(settled)
     failed = await post.fetch(
