@@ -7,15 +7,30 @@ CREATE TYPE rowvec.change_kind AS ENUM (
     'remove'
 );
 
-CREATE FUNCTION rowvec.add_model(name text, dimensions integer) RETURNS void
+CREATE FUNCTION rowvec.activate_model(name text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    UPDATE rowvec.model m
+    SET active = true, is_default = NOT EXISTS (SELECT FROM rowvec.model d WHERE d.is_default)
+    WHERE m.name = activate_model.name AND NOT m.active;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    DELETE FROM rowvec.backfill b WHERE b.model = activate_model.name;
+    PERFORM pg_notify('rowvec', '');
+    RETURN true;
+END $$;
+
+CREATE FUNCTION rowvec.add_model(name text, dimensions integer, active boolean DEFAULT true) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 DECLARE
     vectors text := 'vector_' || name;
 BEGIN
-    INSERT INTO rowvec.model (name, dimensions, is_default)
-    VALUES (name, dimensions, NOT EXISTS (SELECT FROM rowvec.model));
+    INSERT INTO rowvec.model (name, dimensions, active) VALUES (name, dimensions, false);
     -- Room for one more version of each row in its page: a chunk that only moves is then a HOT update.
     EXECUTE format('CREATE TABLE rowvec.%I (embedding vector(%s) NOT NULL) INHERITS (rowvec.vector) '
                    'WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05)', vectors, dimensions);
@@ -23,11 +38,69 @@ BEGIN
     EXECUTE format('ALTER TABLE rowvec.%I ADD PRIMARY KEY (content_type, content_id, chunk_hash, repeat)', vectors);
     EXECUTE format('CREATE INDEX ON rowvec.%I (chunk_hash)', vectors);
     PERFORM rowvec.grant_daemon_rights(role) FROM rowvec.daemon_roles() AS role;
-    UPDATE rowvec.source SET backfilled = false, backfill_after = NULL, backfill_missing = false;
-    PERFORM pg_notify('rowvec', '');
+    PERFORM rowvec.activate_model(name) WHERE active;
 END $$;
 
-CREATE FUNCTION rowvec.append_backfill(content_type text) RETURNS integer
+CREATE TABLE rowvec.source (
+    content_type text NOT NULL,
+    relation regclass NOT NULL,
+    key_columns smallint[] NOT NULL,
+    key_types regtype[] NOT NULL,
+    text_columns smallint[] NOT NULL,
+    labels text[] NOT NULL,
+    owner_column smallint,
+    template text,
+    condition text,
+    text_function regproc,
+    depends_on jsonb NOT NULL,
+    priority smallint NOT NULL,
+    urgent_rows integer NOT NULL,
+    chunking text NOT NULL,
+    chunk_characters integer NOT NULL,
+    chunk_overlap integer NOT NULL,
+    notify boolean NOT NULL,
+    trigger_name text,
+    function_name text,
+    paused_at timestamp with time zone,
+    swept boolean NOT NULL,
+    sweep_after text,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    CONSTRAINT source_check CHECK (((chunk_overlap >= 0) AND (chunk_overlap <= (chunk_characters / 2)))),
+    CONSTRAINT source_chunk_characters_check CHECK (((chunk_characters >= 50) AND (chunk_characters <= 100000))),
+    CONSTRAINT source_chunking_check CHECK ((chunking = ANY (ARRAY['none'::text, 'characters'::text, 'markdown'::text]))),
+    CONSTRAINT source_content_type_check CHECK ((content_type ~ '^[a-z][a-z0-9_]{0,39}$'::text)),
+    CONSTRAINT source_priority_check CHECK (((priority >= 1) AND (priority <= 100))),
+    CONSTRAINT source_urgent_rows_check CHECK ((urgent_rows >= 1))
+);
+
+COMMENT ON COLUMN rowvec.source.condition IS 'Which rows are embedded, in SQL over their own columns; NULL for all.';
+
+COMMENT ON COLUMN rowvec.source.depends_on IS 'Other tables that the text is made of: [{table, columns, content_id}].';
+
+COMMENT ON COLUMN rowvec.source.urgent_rows IS 'How many rows one transaction may bring at the source''s priority; the rest goes in as bulk.';
+
+COMMENT ON COLUMN rowvec.source.trigger_name IS 'What its triggers'' names begin with; NULL for names of ours.';
+
+COMMENT ON COLUMN rowvec.source.function_name IS 'What the names of its trigger functions begin with, after their schema; NULL for names of ours.';
+
+COMMENT ON COLUMN rowvec.source.swept IS 'Whether no vector can be left of a row whose removal no trigger has seen.';
+
+CREATE FUNCTION rowvec.affected_rows(old rowvec.source, new rowvec.source) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT CASE
+        WHEN old.content_type IS NULL OR old.paused_at IS NOT NULL THEN 'all'
+        WHEN (to_jsonb(old) - harmless) <> (to_jsonb(new) - harmless) THEN 'all'
+        WHEN EXISTS (SELECT FROM rowvec.missing_triggers(old)) THEN 'all'
+        WHEN old.condition IS DISTINCT FROM new.condition THEN 'missing'
+        ELSE 'none' END
+    FROM (SELECT ARRAY['priority', 'urgent_rows', 'notify', 'condition', 'trigger_name', 'function_name', 'paused_at',
+                       'swept', 'sweep_after', 'created_at', 'updated_at']) AS given (harmless)
+$$;
+
+CREATE FUNCTION rowvec.append_backfill(content_type text, model text) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -35,12 +108,16 @@ DECLARE
     watched rowvec.source;
 BEGIN
     SELECT * INTO watched FROM rowvec.source s
-    WHERE s.content_type = append_backfill.content_type AND NOT (s.backfilled AND s.swept) FOR UPDATE SKIP LOCKED;
+    WHERE s.content_type = append_backfill.content_type
+      AND CASE WHEN append_backfill.model IS NULL THEN NOT s.swept
+               ELSE EXISTS (SELECT FROM rowvec.unfilled u
+                            WHERE u.content_type = s.content_type AND u.model = append_backfill.model AND NOT u.stopped) END
+    FOR UPDATE SKIP LOCKED;
     IF watched.content_type IS NULL THEN
         RETURN NULL;
     END IF;
     PERFORM rowvec.check_readable(watched);
-    RETURN CASE WHEN watched.swept THEN rowvec.append_page(watched) ELSE rowvec.sweep_page(watched) END;
+    RETURN CASE WHEN model IS NULL THEN rowvec.sweep_page(watched) ELSE rowvec.append_page(watched, model) END;
 END $$;
 
 CREATE FUNCTION rowvec.append_changes_v1(content_type text, content_ids text[], priority smallint, kind rowvec.change_kind, wake boolean, urgent_rows integer DEFAULT NULL::integer, due_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS integer
@@ -85,69 +162,29 @@ BEGIN
     RETURN arriving;
 END $$;
 
-CREATE TABLE rowvec.source (
-    content_type text NOT NULL,
-    relation regclass NOT NULL,
-    key_columns smallint[] NOT NULL,
-    key_types regtype[] NOT NULL,
-    text_columns smallint[] NOT NULL,
-    labels text[] NOT NULL,
-    owner_column smallint,
-    template text,
-    condition text,
-    text_function regproc,
-    depends_on jsonb NOT NULL,
-    priority smallint NOT NULL,
-    urgent_rows integer NOT NULL,
-    chunking text NOT NULL,
-    chunk_characters integer NOT NULL,
-    chunk_overlap integer NOT NULL,
-    notify boolean NOT NULL,
-    paused_at timestamp with time zone,
-    backfilled boolean NOT NULL,
-    backfill_after text,
-    backfill_missing boolean NOT NULL,
-    swept boolean NOT NULL,
-    sweep_after text,
-    created_at timestamp with time zone NOT NULL,
-    updated_at timestamp with time zone NOT NULL,
-    CONSTRAINT source_check CHECK (((chunk_overlap >= 0) AND (chunk_overlap <= (chunk_characters / 2)))),
-    CONSTRAINT source_chunk_characters_check CHECK (((chunk_characters >= 50) AND (chunk_characters <= 100000))),
-    CONSTRAINT source_chunking_check CHECK ((chunking = ANY (ARRAY['none'::text, 'characters'::text, 'markdown'::text]))),
-    CONSTRAINT source_content_type_check CHECK ((content_type ~ '^[a-z][a-z0-9_]{0,39}$'::text)),
-    CONSTRAINT source_priority_check CHECK (((priority >= 1) AND (priority <= 100))),
-    CONSTRAINT source_urgent_rows_check CHECK ((urgent_rows >= 1))
-);
-
-COMMENT ON COLUMN rowvec.source.condition IS 'Which rows are embedded, in SQL over their own columns; NULL for all.';
-
-COMMENT ON COLUMN rowvec.source.depends_on IS 'Other tables that the text is made of: [{table, columns, content_id}].';
-
-COMMENT ON COLUMN rowvec.source.urgent_rows IS 'How many rows one transaction may bring at the source''s priority; the rest goes in as bulk.';
-
-COMMENT ON COLUMN rowvec.source.backfill_after IS 'The last key whose change was appended by the backfill; NULL before the first page.';
-
-COMMENT ON COLUMN rowvec.source.backfill_missing IS 'Whether the backfill is about rows without vectors only.';
-
-COMMENT ON COLUMN rowvec.source.swept IS 'Whether no vector can be left of a row whose removal no trigger has seen.';
-
-CREATE FUNCTION rowvec.append_page(watched rowvec.source) RETURNS integer
+CREATE FUNCTION rowvec.append_page(watched rowvec.source, model text) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-    ids text[] := rowvec.list_page(watched);
-    asked text[] := ids;
+    begun rowvec.backfill;
+    ids text[];
 BEGIN
-    IF watched.backfill_missing THEN
-        asked := ARRAY(SELECT i FROM unnest(ids) AS i WHERE NOT EXISTS (
-            SELECT FROM rowvec.vector v WHERE v.content_type = watched.content_type AND v.content_id = i));
-    END IF;
-    PERFORM rowvec.append_changes_v1(
-        watched.content_type, asked, greatest(watched.priority, 5)::smallint, 'write', false) WHERE ids IS NOT NULL;
-    UPDATE rowvec.source s
-    SET backfilled = ids IS NULL, backfill_after = coalesce(ids[cardinality(ids)], s.backfill_after), updated_at = now()
-    WHERE s.content_type = watched.content_type;
+    -- Locked: whoever restarts it waits for us, or our cursor would come after.
+    SELECT * INTO begun FROM rowvec.backfill b
+    WHERE b.content_type = watched.content_type AND b.model = append_page.model FOR UPDATE;
+    ids := rowvec.list_page(watched, begun.after);
+    INSERT INTO rowvec.change (urgency, content_type, content_id, priority, kind, model)
+    SELECT 3, watched.content_type, i, greatest(watched.priority, 5), 'write', append_page.model
+    FROM unnest(ids) AS i
+    WHERE begun.missing IS NOT TRUE OR NOT EXISTS (
+        SELECT FROM rowvec.vector v
+        WHERE v.tableoid = to_regclass(format('rowvec.%I', 'vector_' || append_page.model))
+          AND v.content_type = watched.content_type AND v.content_id = i);
+    INSERT INTO rowvec.backfill AS b (content_type, model, done, after, rows)
+    VALUES (watched.content_type, append_page.model, ids IS NULL, ids[cardinality(ids)], coalesce(cardinality(ids), 0))
+    ON CONFLICT ON CONSTRAINT backfill_pkey DO UPDATE
+    SET done = excluded.done, after = coalesce(excluded.after, b.after), rows = b.rows + excluded.rows, updated_at = now();
     RETURN coalesce(cardinality(ids), 0);
 END $$;
 
@@ -173,6 +210,28 @@ CREATE FUNCTION rowvec.base_type(type oid) RETURNS oid
     )
     SELECT u.type FROM under u WHERE u.base = 0
 $$;
+
+CREATE FUNCTION rowvec.begin_backfill(content_type text, model text, again boolean) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM FROM rowvec.source s
+    WHERE s.content_type = begin_backfill.content_type OR begin_backfill.content_type IS NULL ORDER BY s.content_type FOR UPDATE;
+    IF again OR NOT EXISTS (
+        SELECT FROM rowvec.unfilled u
+        WHERE (u.content_type = begin_backfill.content_type OR begin_backfill.content_type IS NULL)
+          AND (u.model = begin_backfill.model OR begin_backfill.model IS NULL)) THEN
+        DELETE FROM rowvec.backfill b
+        WHERE (b.content_type = begin_backfill.content_type OR begin_backfill.content_type IS NULL)
+          AND (b.model = begin_backfill.model OR begin_backfill.model IS NULL);
+    ELSE
+        UPDATE rowvec.backfill b SET stopped = false
+        WHERE (b.content_type = begin_backfill.content_type OR begin_backfill.content_type IS NULL)
+          AND (b.model = begin_backfill.model OR begin_backfill.model IS NULL) AND b.stopped;
+    END IF;
+    PERFORM pg_notify('rowvec', '');
+END $$;
 
 CREATE FUNCTION rowvec.canonical_id(watched rowvec.source, content_id text) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -276,6 +335,35 @@ BEGIN
     END IF;
 END $$;
 
+CREATE FUNCTION rowvec.check_names(relation regclass, trigger_name text, function_name text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    parts text[] := parse_ident(function_name);
+    name text;
+BEGIN
+    IF cardinality(parts) = 1 THEN
+        parts := (SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                  WHERE c.oid = relation) || parts;
+    END IF;
+    IF parts IS NOT NULL AND (cardinality(parts) > 2 OR parts[1] IN ('rowvec', 'pg_catalog')
+                              OR to_regnamespace(quote_ident(parts[1])) IS NULL) THEN
+        RAISE EXCEPTION 'No function can be named %.', function_name
+            USING ERRCODE = 'RV001', HINT = 'Give a name, or schema.name with a schema that exists.';
+    END IF;
+    -- What is added for the operation must find room: an identifier has 63 bytes.
+    FOREACH name IN ARRAY array_remove(ARRAY[trigger_name, parts[2]], NULL) LOOP
+        IF octet_length(name) NOT BETWEEN 1 AND 50 THEN
+            RAISE EXCEPTION 'The name "%" must have 1 to 50 bytes.', name USING ERRCODE = 'RV001';
+        END IF;
+    END LOOP;
+    RETURN format('%I.%I', parts[1], parts[2]) WHERE parts IS NOT NULL;
+EXCEPTION WHEN invalid_parameter_value THEN
+    RAISE EXCEPTION 'No function can be named %.', function_name
+        USING ERRCODE = 'RV001', HINT = 'Give a name, or schema.name with a schema that exists.';
+END $$;
+
 CREATE FUNCTION rowvec.check_numbers(watched rowvec.source) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -358,7 +446,8 @@ BEGIN
         RAISE EXCEPTION '% is no table that can be watched.', coalesce(relation::text, 'NULL')
             USING ERRCODE = 'RV001', HINT = 'Views, foreign and temporary tables can''t be watched.';
     END IF;
-    IF EXISTS (SELECT FROM pg_class c WHERE c.oid = relation AND c.relnamespace = 'rowvec'::regnamespace) THEN
+    IF EXISTS (SELECT FROM pg_class c WHERE c.oid = relation AND c.relnamespace = 'rowvec'::regnamespace
+                                        AND c.relname <> 'document') THEN
         RAISE EXCEPTION '% is one of rowvec''s own tables.', relation USING ERRCODE = 'RV001';
     END IF;
 END $$;
@@ -504,7 +593,6 @@ DECLARE
     expressions text[] := ARRAY(SELECT jsonb_array_elements_text(dependency -> 'content_id'));
     tables regclass[] := ARRAY(SELECT rowvec.watched_tables(relation));
     by_row boolean := rowvec.fires_by_row(relation);
-    suffix text := '_' || watched.content_type;
     prefix text := 'd' || number || '_';
     append text := format('appended := rowvec.append_changes_v1(%L, array_remove(%%s, NULL), %s::smallint, ''write'', %L, %s);',
                           watched.content_type, watched.priority, watched.notify, watched.urgent_rows);
@@ -513,41 +601,50 @@ DECLARE
     row_ids text := format('ARRAY(SELECT DISTINCT %s FROM rows AS r)', rowvec.expressed_id(relation, expressions, 'r'));
 BEGIN
     PERFORM rowvec.create_trigger(
-        prefix || 'insert' || suffix, 'INSERT', tables,
+        watched, prefix || 'insert', 'INSERT', tables,
         CASE WHEN by_row THEN 'FOR EACH ROW' ELSE 'REFERENCING NEW TABLE AS rows FOR EACH STATEMENT' END,
         format(append, CASE WHEN by_row THEN format('ARRAY[%s]', new_id) ELSE row_ids END));
     PERFORM rowvec.create_trigger(
-        prefix || 'delete' || suffix, 'DELETE', tables,
+        watched, prefix || 'delete', 'DELETE', tables,
         CASE WHEN by_row THEN 'FOR EACH ROW' ELSE 'REFERENCING OLD TABLE AS rows FOR EACH STATEMENT' END,
         format(append, CASE WHEN by_row THEN format('ARRAY[%s]', old_id) ELSE row_ids END));
     PERFORM rowvec.create_trigger(
-        prefix || 'update' || suffix, 'UPDATE', tables,
+        watched, prefix || 'update', 'UPDATE', tables,
         format('FOR EACH ROW WHEN (%s IS DISTINCT FROM %s OR %s)', old_id, new_id, rowvec.differs(
             relation, rowvec.column_numbers(relation, ARRAY(SELECT jsonb_array_elements_text(dependency -> 'columns'))))),
         format(append, format('ARRAY(SELECT DISTINCT unnest(ARRAY[%s, %s]))', old_id, new_id)));
     -- A change without an id asks for all rows.
     PERFORM rowvec.create_trigger(
-        prefix || 'truncate' || suffix, 'TRUNCATE', tables, 'FOR EACH STATEMENT',
+        watched, prefix || 'truncate', 'TRUNCATE', tables, 'FOR EACH STATEMENT',
         format('appended := rowvec.append_changes_v1(%L, ARRAY[NULL]::text[], %s::smallint, ''write'', %L);',
                watched.content_type, watched.priority, watched.notify));
 END $$;
 
-CREATE FUNCTION rowvec.create_trigger(name text, event text, tables regclass[], granularity text, body text) RETURNS void
+CREATE FUNCTION rowvec.create_trigger(watched rowvec.source, operation text, event text, tables regclass[], granularity text, body text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
+    name text := rowvec.trigger_name(watched, operation);
+    called text := rowvec.function_name(watched, operation);
     relation regclass;
 BEGIN
     EXECUTE format(
-        'CREATE FUNCTION rowvec.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER '
-        'SET search_path = pg_catalog, pg_temp AS %L', 'on_' || name,
+        'CREATE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER '
+        'SET search_path = pg_catalog, pg_temp AS %L', called,
         format(E'DECLARE\nappended integer;\nBEGIN\n%s\nRETURN NULL;\nEND', body));
-    EXECUTE format('REVOKE ALL ON FUNCTION rowvec.%I() FROM PUBLIC', 'on_' || name);
+    EXECUTE format('REVOKE ALL ON FUNCTION %s() FROM PUBLIC', called);
     FOREACH relation IN ARRAY tables LOOP
-        EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s %s EXECUTE FUNCTION rowvec.%I()',
-                       'rowvec_' || name, event, relation, granularity, 'on_' || name);
+        EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s %s EXECUTE FUNCTION %s()',
+                       name, event, relation, granularity, called);
     END LOOP;
+EXCEPTION
+    WHEN duplicate_function THEN
+        RAISE EXCEPTION 'There is a function %() already, which is not rowvec''s.', called
+            USING ERRCODE = 'RV001', HINT = 'Drop it if the watch is to take its place, or give another name.';
+    WHEN duplicate_object THEN
+        RAISE EXCEPTION 'The table % has a trigger "%" already, which is not rowvec''s.', relation, name
+            USING ERRCODE = 'RV001', HINT = 'Drop it if the watch is to take its place, or give another name.';
 END $$;
 
 CREATE FUNCTION rowvec.create_triggers(watched rowvec.source) RETURNS void
@@ -573,35 +670,35 @@ DECLARE
 BEGIN
     -- A statement's trigger has no WHEN over columns: it appends all, and the reader applies the condition.
     IF by_row THEN
-        PERFORM rowvec.create_trigger('insert_' || type, 'INSERT', tables, format('FOR EACH ROW WHEN (%s)', holds),
+        PERFORM rowvec.create_trigger(watched, 'insert', 'INSERT', tables, format('FOR EACH ROW WHEN (%s)', holds),
                                       format(append, format('ARRAY[%s]', new_id)));
-        PERFORM rowvec.create_trigger('delete_' || type, 'DELETE', tables, format('FOR EACH ROW WHEN (%s)', held),
+        PERFORM rowvec.create_trigger(watched, 'delete', 'DELETE', tables, format('FOR EACH ROW WHEN (%s)', held),
                                       format(remove, format('ARRAY[%s]', old_id)));
     ELSE
         PERFORM rowvec.create_trigger(
-            'insert_' || type, 'INSERT', tables, 'REFERENCING NEW TABLE AS rows FOR EACH STATEMENT',
+            watched, 'insert', 'INSERT', tables, 'REFERENCING NEW TABLE AS rows FOR EACH STATEMENT',
             format(append, format('ARRAY(SELECT %s FROM rows r)', row_id)));
         PERFORM rowvec.create_trigger(
-            'delete_' || type, 'DELETE', tables, 'REFERENCING OLD TABLE AS rows FOR EACH STATEMENT',
+            watched, 'delete', 'DELETE', tables, 'REFERENCING OLD TABLE AS rows FOR EACH STATEMENT',
             format(remove, format('ARRAY(SELECT %s FROM rows r)', row_id)));
     END IF;
     -- Not UPDATE OF: a column that a BEFORE trigger changes is not in the statement's list.
     PERFORM rowvec.create_trigger(
-        'update_' || type, 'UPDATE', tables,
+        watched, 'update', 'UPDATE', tables,
         format('FOR EACH ROW WHEN (NOT (%s) AND (%s OR NOT (%s)) AND %s)', moves, changes, held, holds),
         format(append, format('ARRAY[%s]', new_id)));
     -- A changed key or owner takes the old row out of search at once; the new one is embedded as any other.
     PERFORM rowvec.create_trigger(
-        'move_' || type, 'UPDATE', tables, format('FOR EACH ROW WHEN ((%s) AND (%s OR %s))', moves, held, holds),
+        watched, 'move', 'UPDATE', tables, format('FOR EACH ROW WHEN ((%s) AND (%s OR %s))', moves, held, holds),
         format(remove, format('ARRAY[%s]', old_id)) || E'\n' || format(append, format('ARRAY[%s]', new_id)));
     IF watched.condition IS NOT NULL THEN
         PERFORM rowvec.create_trigger(
-            'lose_' || type, 'UPDATE', tables, format('FOR EACH ROW WHEN (NOT (%s) AND %s AND NOT (%s))', moves, held, holds),
+            watched, 'lose', 'UPDATE', tables, format('FOR EACH ROW WHEN (NOT (%s) AND %s AND NOT (%s))', moves, held, holds),
             format(remove, format('ARRAY[%s]', old_id)));
     END IF;
     -- Where it takes only one of several tables, what the others hold is asked for again: a change without an id.
     PERFORM rowvec.create_trigger(
-        'truncate_' || type, 'TRUNCATE', tables, 'FOR EACH STATEMENT',
+        watched, 'truncate', 'TRUNCATE', tables, 'FOR EACH STATEMENT',
         format('appended := rowvec.remove_all_v1(%L, %s::smallint, %L);', type, watched.priority, watched.notify)
         || CASE WHEN cardinality(tables) > 1 THEN E'\n' || format(append, 'ARRAY[NULL]::text[]') ELSE '' END);
 END $$;
@@ -626,7 +723,26 @@ CREATE FUNCTION rowvec.daemon_roles() RETURNS SETOF name
     ORDER BY r.rolname
 $$;
 
-CREATE FUNCTION rowvec.detach(content_type text) RETURNS void
+CREATE FUNCTION rowvec.deactivate_model(name text) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    -- The fold is kept out, or it could make items for the model after we have looked.
+    PERFORM pg_advisory_xact_lock(1919907702, 1);
+    UPDATE rowvec.model m SET active = false, is_default = false WHERE m.name = deactivate_model.name AND m.active;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    DELETE FROM rowvec.embedding_queue q WHERE q.model = deactivate_model.name;
+    DELETE FROM rowvec.backfill b WHERE b.model = deactivate_model.name;
+    UPDATE rowvec.model m SET is_default = true
+    WHERE NOT EXISTS (SELECT FROM rowvec.model d WHERE d.is_default)
+      AND m.name = (SELECT a.name FROM rowvec.model a WHERE a.active ORDER BY a.created_at, a.name LIMIT 1);
+    RETURN true;
+END $$;
+
+CREATE FUNCTION rowvec.detach(watched rowvec.source) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET client_min_messages TO 'warning'
@@ -634,8 +750,8 @@ CREATE FUNCTION rowvec.detach(content_type text) RETURNS void
 DECLARE
     called regprocedure;
 BEGIN
-    EXECUTE format('DROP VIEW IF EXISTS rowvec.%I', 'rows_' || content_type);
-    FOR called IN SELECT * FROM rowvec.trigger_functions(content_type) LOOP
+    EXECUTE format('DROP VIEW IF EXISTS rowvec.%I', 'rows_' || watched.content_type);
+    FOR called IN SELECT * FROM rowvec.trigger_functions(watched) LOOP
         EXECUTE format('DROP FUNCTION %s CASCADE', called);
     END LOOP;
 END $$;
@@ -671,6 +787,45 @@ BEGIN
     PERFORM rowvec.append_changes_v1(
         content_type, ARRAY[rowvec.canonical_id(found, content_id)], coalesce(priority, found.priority)::smallint,
         'write', found.notify, found.urgent_rows, at);
+END $$;
+
+CREATE FUNCTION rowvec.enqueue_text(content_type text, content_id text, text text, priority integer DEFAULT 5, content_hash text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF EXISTS (SELECT FROM rowvec.source s WHERE s.content_type = enqueue_text.content_type) THEN
+        RAISE EXCEPTION 'The text of "%" comes from its table.', content_type
+            USING ERRCODE = 'RV001', HINT = 'Change the row, or ask for it again without a text: rowvec.enqueue().';
+    END IF;
+    IF (octet_length(content_type) BETWEEN 1 AND 100 AND octet_length(content_id) BETWEEN 1 AND 500) IS NOT TRUE THEN
+        RAISE EXCEPTION 'A content type must have 1 to 100 bytes, a content id 1 to 500.' USING ERRCODE = 'RV001';
+    END IF;
+    IF (text ~ '\S') IS NOT TRUE THEN
+        RAISE EXCEPTION 'There is no text to embed.' USING ERRCODE = 'RV001';
+    END IF;
+    INSERT INTO rowvec.document AS d (content_type, content_id, content_text, content_hash)
+    VALUES (enqueue_text.content_type, enqueue_text.content_id, text, enqueue_text.content_hash)
+    ON CONFLICT ON CONSTRAINT document_pkey DO UPDATE
+    SET content_text = excluded.content_text, content_hash = excluded.content_hash, updated_at = now();
+    PERFORM rowvec.enqueue('document', jsonb_build_array(content_type, content_id)::text, coalesce(priority, 5));
+END $$;
+
+CREATE FUNCTION rowvec.estimate_rows(watched rowvec.source) RETURNS bigint
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET row_security TO 'off'
+    AS $$
+DECLARE
+    estimated bigint;
+BEGIN
+    SELECT sum(c.reltuples) INTO estimated
+    FROM rowvec.watched_tables(watched.relation) AS t (member) JOIN pg_class c ON c.oid = t.member
+    HAVING min(c.reltuples) > 0 AND sum(c.reltuples) > 100000;
+    IF estimated IS NULL AND to_regclass(format('rowvec.%I', 'rows_' || watched.content_type)) IS NOT NULL THEN
+        EXECUTE format('SELECT count(*) FROM rowvec.%I', 'rows_' || watched.content_type) INTO estimated;
+    END IF;
+    RETURN estimated;
 END $$;
 
 CREATE FUNCTION rowvec.expressed_id(relation regclass, expressions text[], alias text) RETURNS text
@@ -771,6 +926,15 @@ BEGIN
     DELETE FROM rowvec.change c WHERE c.content_type = forget_rows.content_type;
 END $$;
 
+CREATE FUNCTION rowvec.function_name(watched rowvec.source, operation text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT CASE WHEN watched.function_name IS NULL THEN format('rowvec.%I', format('on_%s_%s', operation, watched.content_type))
+                ELSE format('%I.%I', parts[1], parts[2] || CASE operation WHEN 'insert' THEN '' ELSE '_' || operation END) END
+    FROM (SELECT parse_ident(coalesce(watched.function_name, 'rowvec'))) AS given (parts)
+$$;
+
 CREATE FUNCTION rowvec.grant_daemon_rights(role name) RETURNS SETOF text
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -821,7 +985,7 @@ CREATE FUNCTION rowvec.list_keys(relation regclass) RETURNS TABLE(columns smalli
           WHERE a.attnotnull IS NOT TRUE)
 $$;
 
-CREATE FUNCTION rowvec.list_page(watched rowvec.source) RETURNS text[]
+CREATE FUNCTION rowvec.list_page(watched rowvec.source, last_id text) RETURNS text[]
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET row_security TO 'off'
@@ -839,8 +1003,8 @@ BEGIN
     EXECUTE format(
         'SELECT array_agg(page.content_id) FROM (SELECT v.content_id FROM rowvec.%I AS v WHERE %s ORDER BY %s LIMIT 1000) '
         'AS page', 'rows_' || watched.content_type,
-        CASE WHEN watched.backfill_after IS NULL THEN 'true' ELSE format('(%s) > (%s)', keys, after) END, keys)
-    INTO ids USING rowvec.split_id(watched.backfill_after, cardinality(watched.key_types));
+        CASE WHEN last_id IS NULL THEN 'true' ELSE format('(%s) > (%s)', keys, after) END, keys)
+    INTO ids USING rowvec.split_id(last_id, cardinality(watched.key_types));
     RETURN ids;
 END $_$;
 
@@ -851,6 +1015,7 @@ CREATE FUNCTION rowvec.missing_rights(role name) RETURNS TABLE(privilege text, o
     WITH tables (name, verbs, updated) AS (
         VALUES ('rowvec.schema_migration', ARRAY['SELECT'], NULL),
                ('rowvec.model', ARRAY['SELECT'], NULL),
+               ('rowvec.unfilled', ARRAY['SELECT'], NULL),
                ('rowvec.source', ARRAY['SELECT'], ARRAY['updated_at']),
                ('rowvec.change', ARRAY['SELECT', 'DELETE'], NULL),
                ('rowvec.embedding_queue', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'], NULL),
@@ -881,7 +1046,7 @@ CREATE FUNCTION rowvec.missing_rights(role name) RETURNS TABLE(privilege text, o
         SELECT 'EXECUTE', 'FUNCTION ' || p.oid::regprocedure, has_function_privilege(role, p.oid, 'EXECUTE')
         FROM pg_proc p
         WHERE p.pronamespace = 'rowvec'::regnamespace
-          AND p.proname IN ('read_rows', 'append_backfill', 'reopen_sources', 'missing_rights')
+          AND p.proname IN ('read_rows', 'append_backfill', 'reopen_sources', 'activate_model', 'missing_rights')
     )
     SELECT r.privilege, r.object FROM rights r WHERE NOT r.held ORDER BY r.object, r.privilege
 $$;
@@ -890,27 +1055,78 @@ CREATE FUNCTION rowvec.missing_triggers(watched rowvec.source) RETURNS SETOF tex
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    WITH expected (relation, name) AS (
-        SELECT t.member, operation || '_' || watched.content_type
+    WITH expected (relation, operation) AS (
+        SELECT t.member, operation
         FROM rowvec.watched_tables(watched.relation) AS t (member)
         CROSS JOIN unnest(ARRAY['insert', 'update', 'move', 'delete', 'truncate']
                           || CASE WHEN watched.condition IS NOT NULL THEN 'lose' END) AS operation
         WHERE operation IS NOT NULL
         UNION ALL
-        SELECT t.member, format('d%s_%s_%s', d.number, operation, watched.content_type)
+        SELECT t.member, format('d%s_%s', d.number, operation)
         FROM jsonb_array_elements(watched.depends_on) WITH ORDINALITY AS d (dependency, number)
         CROSS JOIN LATERAL rowvec.watched_tables(to_regclass(d.dependency ->> 'table')) AS t (member)
         CROSS JOIN unnest(ARRAY['insert', 'update', 'delete', 'truncate']) AS operation
     )
-    SELECT format('rowvec_%s on %s', e.name, e.relation)
+    SELECT format('%I on %s', rowvec.trigger_name(watched, e.operation), e.relation)
     FROM expected e
     WHERE NOT EXISTS (
-        SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+        SELECT FROM pg_trigger t
         -- A dependency that was renamed is known by its trigger only.
         WHERE t.tgrelid = coalesce(e.relation, t.tgrelid) AND t.tgenabled IN ('O', 'A')
-          AND p.pronamespace = 'rowvec'::regnamespace AND p.proname = 'on_' || e.name)
+          AND t.tgfoid = to_regprocedure(rowvec.function_name(watched, e.operation) || '()'))
     ORDER BY 1
 $$;
+
+CREATE FUNCTION rowvec.on_delete_document() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$DECLARE
+appended integer;
+BEGIN
+appended := rowvec.remove_rows_v1('document', ARRAY(SELECT jsonb_build_array(r.content_type, r.content_id)::text FROM rows r), 100::smallint, 't', 500);
+RETURN NULL;
+END$$;
+
+CREATE FUNCTION rowvec.on_insert_document() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$DECLARE
+appended integer;
+BEGIN
+appended := rowvec.append_changes_v1('document', ARRAY(SELECT jsonb_build_array(r.content_type, r.content_id)::text FROM rows r), 100::smallint, 'write', 't', 500);
+RETURN NULL;
+END$$;
+
+CREATE FUNCTION rowvec.on_move_document() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$DECLARE
+appended integer;
+BEGIN
+appended := rowvec.remove_rows_v1('document', ARRAY[jsonb_build_array(OLD.content_type, OLD.content_id)::text], 100::smallint, 't', 500);
+appended := rowvec.append_changes_v1('document', ARRAY[jsonb_build_array(NEW.content_type, NEW.content_id)::text], 100::smallint, 'write', 't', 500);
+RETURN NULL;
+END$$;
+
+CREATE FUNCTION rowvec.on_truncate_document() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$DECLARE
+appended integer;
+BEGIN
+appended := rowvec.remove_all_v1('document', 100::smallint, 't');
+RETURN NULL;
+END$$;
+
+CREATE FUNCTION rowvec.on_update_document() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$DECLARE
+appended integer;
+BEGIN
+appended := rowvec.append_changes_v1('document', ARRAY[jsonb_build_array(NEW.content_type, NEW.content_id)::text], 100::smallint, 'write', 't', 500);
+RETURN NULL;
+END$$;
 
 CREATE FUNCTION rowvec.over_row(relation regclass, expression text, alias text) RETURNS text
     LANGUAGE plpgsql
@@ -948,29 +1164,8 @@ BEGIN
     PERFORM rowvec.check_numbers(watched);
     UPDATE rowvec.source s SET paused_at = now(), updated_at = now(), condition = watched.condition
     WHERE s.content_type = pause.content_type;
-    PERFORM rowvec.detach(content_type);
+    PERFORM rowvec.detach(watched);
     RETURN true;
-END $$;
-
-CREATE FUNCTION rowvec.plan_backfill(old rowvec.source, new rowvec.source) RETURNS rowvec.source
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-DECLARE
-    harmless text[] := ARRAY['priority', 'urgent_rows', 'notify', 'condition', 'paused_at', 'backfilled', 'backfill_after',
-                             'backfill_missing', 'swept', 'sweep_after', 'created_at', 'updated_at'];
-    all_again boolean := old.content_type IS NULL OR old.paused_at IS NOT NULL
-        OR (to_jsonb(old) - harmless) <> (to_jsonb(new) - harmless)
-        OR EXISTS (SELECT FROM rowvec.missing_triggers(old));
-    other_rows boolean := old.condition IS DISTINCT FROM new.condition;
-BEGIN
-    new.swept := old.content_type IS NULL OR (old.swept AND NOT all_again AND NOT other_rows);
-    new.sweep_after := CASE WHEN NOT all_again AND NOT other_rows THEN old.sweep_after END;
-    new.backfilled := NOT all_again AND NOT other_rows AND old.backfilled;
-    new.backfill_after := CASE WHEN NOT all_again AND NOT other_rows THEN old.backfill_after END;
-    -- What the old condition let in too has its vectors.
-    new.backfill_missing := NOT all_again AND (old.backfilled OR old.backfill_missing);
-    RETURN new;
 END $$;
 
 CREATE FUNCTION rowvec.read_dependency(wanted rowvec.source, asked jsonb) RETURNS jsonb
@@ -1087,11 +1282,19 @@ CREATE FUNCTION rowvec.reopen_sources(asked text[], emptied text[]) RETURNS void
     AS $$
     UPDATE rowvec.source s
     SET swept = s.swept AND NOT s.content_type = ANY (emptied),
-        sweep_after = CASE WHEN s.content_type = ANY (emptied) THEN NULL ELSE s.sweep_after END,
-        backfilled = s.backfilled AND NOT s.content_type = ANY (asked),
-        backfill_after = CASE WHEN s.content_type = ANY (asked) THEN NULL ELSE s.backfill_after END,
-        backfill_missing = s.backfill_missing AND NOT s.content_type = ANY (asked)
-    WHERE s.content_type = ANY (asked || emptied)
+        sweep_after = CASE WHEN s.content_type = ANY (emptied) THEN NULL ELSE s.sweep_after END
+    WHERE s.content_type = ANY (asked || emptied);
+    SELECT rowvec.restart_backfills(content_type, 'all') FROM unnest(asked) AS content_type
+$$;
+
+CREATE FUNCTION rowvec.restart_backfills(content_type text, affected text) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    DELETE FROM rowvec.backfill b WHERE b.content_type = restart_backfills.content_type AND affected = 'all';
+    UPDATE rowvec.backfill b
+    SET done = false, stopped = false, missing = b.missing OR b.done, after = NULL, rows = 0, began_at = now()
+    WHERE b.content_type = restart_backfills.content_type AND affected = 'missing'
 $$;
 
 CREATE FUNCTION rowvec.resume(content_type text) RETURNS boolean
@@ -1115,40 +1318,37 @@ BEGIN
                                                       '((true)) WHERE (%s)')).written;
     END IF;
     watched.paused_at := NULL;
-    watched.backfilled := false;
-    watched.backfill_after := NULL;
-    watched.backfill_missing := false;
     watched.swept := false;
     watched.sweep_after := NULL;
     watched.updated_at := now();
-    PERFORM rowvec.rewatch(paused, watched);
+    PERFORM rowvec.rewatch(paused, watched, 'all');
     RETURN true;
 END $$;
 
-CREATE FUNCTION rowvec.rewatch(old rowvec.source, new rowvec.source) RETURNS void
+CREATE FUNCTION rowvec.rewatch(old rowvec.source, new rowvec.source, affected text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-    PERFORM rowvec.detach(new.content_type);
+    PERFORM rowvec.detach(old) WHERE old.content_type IS NOT NULL;
     -- In place: whoever waits for the row must find it.
     INSERT INTO rowvec.source SELECT new.* ON CONFLICT (content_type) DO UPDATE
     SET (relation, key_columns, key_types, text_columns, labels, owner_column, template, condition, text_function,
-         depends_on, priority, urgent_rows, chunking, chunk_characters, chunk_overlap, notify, paused_at,
-         backfilled, backfill_after, backfill_missing, swept, sweep_after, updated_at)
+         depends_on, priority, urgent_rows, chunking, chunk_characters, chunk_overlap, notify, trigger_name, function_name,
+         paused_at, swept, sweep_after, updated_at)
         = (excluded.relation, excluded.key_columns, excluded.key_types, excluded.text_columns, excluded.labels,
              excluded.owner_column, excluded.template, excluded.condition, excluded.text_function,
              excluded.depends_on, excluded.priority, excluded.urgent_rows, excluded.chunking,
-             excluded.chunk_characters, excluded.chunk_overlap, excluded.notify, excluded.paused_at,
-             excluded.backfilled, excluded.backfill_after, excluded.backfill_missing, excluded.swept,
-             excluded.sweep_after, excluded.updated_at);
+             excluded.chunk_characters, excluded.chunk_overlap, excluded.notify, excluded.trigger_name,
+             excluded.function_name, excluded.paused_at, excluded.swept, excluded.sweep_after, excluded.updated_at);
+    PERFORM rowvec.restart_backfills(new.content_type, affected);
     PERFORM rowvec.attach(new);
     PERFORM rowvec.try_text(new) WHERE new.text_function IS NOT NULL;
     IF old.relation <> new.relation OR old.key_columns <> new.key_columns
         OR rowvec.written_forms(old.key_types) <> rowvec.written_forms(new.key_types) THEN
         -- Its rows have other ids from now on.
         PERFORM rowvec.forget_rows(new.content_type);
-    ELSIF NOT new.backfilled AND old.content_type IS NOT NULL THEN
+    ELSIF affected <> 'none' AND old.content_type IS NOT NULL THEN
         -- What is being worked on was read as the source was before.
         PERFORM rowvec.void_items(new.content_type);
     END IF;
@@ -1184,6 +1384,10 @@ BEGIN
     WHERE CASE WHEN search.model IS NULL THEN m.is_default ELSE m.name = search.model END;
     IF chosen.name IS NULL THEN
         RAISE EXCEPTION 'There is no model "%".', coalesce(model, '(default)') USING ERRCODE = 'RV001';
+    END IF;
+    IF NOT chosen.active THEN
+        RAISE EXCEPTION 'The model "%" is inactive: its vectors are no longer kept up to date.', chosen.name
+            USING ERRCODE = 'RV001';
     END IF;
     IF embedding IS NULL THEN
         RAISE EXCEPTION 'A search needs the embedding of its query.'
@@ -1233,6 +1437,17 @@ CREATE FUNCTION rowvec.split_id(content_id text, parts integer) RETURNS text[]
            ELSE ARRAY(SELECT jsonb_array_elements_text(content_id::jsonb)) END
 $$;
 
+CREATE FUNCTION rowvec.stop_backfill(content_type text, model text) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    INSERT INTO rowvec.backfill (content_type, model, stopped)
+    SELECT u.content_type, u.model, true FROM rowvec.unfilled u
+    WHERE (u.content_type = stop_backfill.content_type OR stop_backfill.content_type IS NULL)
+      AND (u.model = stop_backfill.model OR stop_backfill.model IS NULL)
+    ON CONFLICT ON CONSTRAINT backfill_pkey DO UPDATE SET stopped = true, updated_at = now()
+$$;
+
 CREATE FUNCTION rowvec.strange_function(called oid) RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1268,14 +1483,27 @@ BEGIN
     RETURN coalesce(cardinality(ids), 0);
 END $$;
 
-CREATE FUNCTION rowvec.trigger_functions(content_type text) RETURNS SETOF regprocedure
+CREATE FUNCTION rowvec.trigger_functions(watched rowvec.source) RETURNS SETOF regprocedure
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-    SELECT p.oid::regprocedure FROM pg_proc p
-    WHERE p.pronamespace = 'rowvec'::regnamespace AND p.prorettype = 'trigger'::regtype
-      AND p.proname ~ ('^on_(d[0-9]+_)?(insert|update|move|lose|delete|truncate)_' || content_type || '$')
-$_$;
+    AS $$
+    SELECT p.oid::regprocedure
+    FROM unnest(ARRAY['insert', 'update', 'move', 'lose', 'delete', 'truncate']) AS operation
+    CROSS JOIN LATERAL (
+        SELECT operation UNION ALL
+        SELECT format('d%s_%s', number, operation) FROM generate_series(1, jsonb_array_length(watched.depends_on)) AS number
+    ) AS named (operation)
+    JOIN pg_proc p ON p.oid = to_regprocedure(rowvec.function_name(watched, named.operation) || '()')
+    WHERE p.prorettype = 'trigger'::regtype AND p.prosrc LIKE '%:= rowvec.%'
+$$;
+
+CREATE FUNCTION rowvec.trigger_name(watched rowvec.source, operation text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT CASE WHEN watched.trigger_name IS NULL THEN format('rowvec_%s_%s', operation, watched.content_type)
+                ELSE watched.trigger_name || CASE operation WHEN 'insert' THEN '' ELSE '_' || operation END END
+$$;
 
 CREATE FUNCTION rowvec.try_text(watched rowvec.source) RETURNS void
     LANGUAGE plpgsql
@@ -1295,10 +1523,11 @@ CREATE FUNCTION rowvec.unwatch(content_type text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+DECLARE
+    watched rowvec.source := rowvec.find_source(content_type);
 BEGIN
-    PERFORM rowvec.find_source(content_type);
     DELETE FROM rowvec.source s WHERE s.content_type = unwatch.content_type;
-    PERFORM rowvec.detach(content_type);
+    PERFORM rowvec.detach(watched);
     PERFORM rowvec.forget_rows(content_type);
 END $$;
 
@@ -1338,13 +1567,13 @@ CREATE FUNCTION rowvec.void_items(content_type text) RETURNS void
     WHERE q.status = 'processing' AND q.content_type = void_items.content_type
 $$;
 
-CREATE FUNCTION rowvec.watch(relation regclass, content_type text, columns text[] DEFAULT NULL::text[], priority integer DEFAULT 3, template text DEFAULT NULL::text, owner_column text DEFAULT NULL::text, chunking text DEFAULT 'none'::text, chunk_characters integer DEFAULT 1500, chunk_overlap integer DEFAULT 0, notify boolean DEFAULT true, key text[] DEFAULT NULL::text[], condition text DEFAULT NULL::text, text_function regproc DEFAULT NULL::regproc, depends_on jsonb DEFAULT '[]'::jsonb, urgent_rows integer DEFAULT 500) RETURNS boolean
+CREATE FUNCTION rowvec.watch(relation regclass, content_type text, columns text[] DEFAULT NULL::text[], priority integer DEFAULT 3, template text DEFAULT NULL::text, owner_column text DEFAULT NULL::text, chunking text DEFAULT 'none'::text, chunk_characters integer DEFAULT 1500, chunk_overlap integer DEFAULT 0, notify boolean DEFAULT true, key text[] DEFAULT NULL::text[], condition text DEFAULT NULL::text, text_function regproc DEFAULT NULL::regproc, depends_on jsonb DEFAULT '[]'::jsonb, urgent_rows integer DEFAULT 500, trigger_name text DEFAULT NULL::text, function_name text DEFAULT NULL::text) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-    bookkeeping text[] := ARRAY['backfilled', 'backfill_after', 'backfill_missing', 'swept', 'sweep_after', 'created_at',
-                                'updated_at'];
+    bookkeeping text[] := ARRAY['swept', 'sweep_after', 'created_at', 'updated_at'];
+    affected text;
     old rowvec.source;
     new rowvec.source;
 BEGIN
@@ -1378,6 +1607,8 @@ BEGIN
     new.chunk_characters := chunk_characters;
     new.chunk_overlap := chunk_overlap;
     new.notify := notify;
+    new.trigger_name := trigger_name;
+    new.function_name := rowvec.check_names(relation, trigger_name, function_name);
     new.created_at := coalesce(old.created_at, now());
     new.updated_at := now();
     new.depends_on := (SELECT coalesce(jsonb_agg(rowvec.read_dependency(new, asked)), '[]')
@@ -1394,7 +1625,10 @@ BEGIN
         AND to_regclass(format('rowvec.%I', 'rows_' || content_type)) IS NOT NULL THEN
         RETURN false;
     END IF;
-    PERFORM rowvec.rewatch(old, rowvec.plan_backfill(old, new));
+    affected := rowvec.affected_rows(old, new);
+    new.swept := old.content_type IS NULL OR (old.swept AND affected = 'none');
+    new.sweep_after := CASE WHEN affected = 'none' THEN old.sweep_after END;
+    PERFORM rowvec.rewatch(old, new, affected);
     RETURN true;
 END $$;
 
@@ -1429,6 +1663,27 @@ CREATE UNLOGGED SEQUENCE rowvec.awake_until
     NO MAXVALUE
     CACHE 1;
 
+CREATE TABLE rowvec.backfill (
+    content_type text NOT NULL,
+    model text NOT NULL,
+    done boolean DEFAULT false NOT NULL,
+    stopped boolean DEFAULT false NOT NULL,
+    missing boolean DEFAULT false NOT NULL,
+    after text,
+    rows bigint DEFAULT 0 NOT NULL,
+    began_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+)
+WITH (fillfactor='50');
+
+COMMENT ON COLUMN rowvec.backfill.stopped IS 'Whether a person has stopped it for a while.';
+
+COMMENT ON COLUMN rowvec.backfill.missing IS 'Whether it is about rows without vectors of the model only.';
+
+COMMENT ON COLUMN rowvec.backfill.after IS 'The last key whose change was appended; NULL before the first page.';
+
+COMMENT ON COLUMN rowvec.backfill.rows IS 'How many rows it has looked at.';
+
 CREATE TABLE rowvec.change (
     id bigint NOT NULL,
     urgency smallint NOT NULL,
@@ -1436,11 +1691,14 @@ CREATE TABLE rowvec.change (
     content_id text,
     priority smallint NOT NULL,
     kind rowvec.change_kind NOT NULL,
-    due_at timestamp with time zone
+    due_at timestamp with time zone,
+    model text
 )
 WITH (autovacuum_vacuum_threshold='5000', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_threshold='50000');
 
 COMMENT ON COLUMN rowvec.change.content_id IS 'NULL: the whole type.';
+
+COMMENT ON COLUMN rowvec.change.model IS 'The model that it concerns, where a backfill asks; NULL: all of them.';
 
 ALTER TABLE rowvec.change ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME rowvec.change_id_seq
@@ -1461,6 +1719,19 @@ CREATE TABLE rowvec.daemon (
     resting text[] DEFAULT '{}'::text[] NOT NULL
 )
 WITH (fillfactor='50', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_scale_factor='0');
+
+CREATE TABLE rowvec.document (
+    content_type text NOT NULL,
+    content_id text NOT NULL,
+    content_text text NOT NULL,
+    content_hash text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT document_content_id_check CHECK (((octet_length(content_id) >= 1) AND (octet_length(content_id) <= 500))),
+    CONSTRAINT document_content_type_check CHECK (((octet_length(content_type) >= 1) AND (octet_length(content_type) <= 100)))
+);
+
+COMMENT ON COLUMN rowvec.document.content_hash IS 'What its writer calls the text''s hash: kept and shown, never relied on.';
 
 CREATE TABLE rowvec.embedding_queue (
     id bigint NOT NULL,
@@ -1516,6 +1787,15 @@ CREATE TABLE rowvec.model (
     CONSTRAINT model_name_check CHECK ((name ~ '^[a-z][a-z0-9_]{0,39}$'::text))
 );
 
+CREATE VIEW rowvec.rows_document AS
+ SELECT content_type AS key_1,
+    content_id AS key_2,
+    (jsonb_build_array(content_type, content_id))::text AS content_id,
+    NULL::text AS owner,
+    (json_build_array(to_json(content_text)))::text AS fields
+   FROM rowvec.document new
+  WHERE true;
+
 CREATE TABLE rowvec.schema_migration (
     version integer NOT NULL,
     name text NOT NULL,
@@ -1523,6 +1803,16 @@ CREATE TABLE rowvec.schema_migration (
     breaking boolean NOT NULL,
     applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
+
+CREATE VIEW rowvec.unfilled AS
+ SELECT s.content_type,
+    m.name AS model,
+    COALESCE(b.stopped, false) AS stopped,
+    COALESCE(b.rows, (0)::bigint) AS rows
+   FROM ((rowvec.source s
+     CROSS JOIN rowvec.model m)
+     LEFT JOIN rowvec.backfill b ON (((b.content_type = s.content_type) AND (b.model = m.name))))
+  WHERE (m.active AND (b.done IS NOT TRUE));
 
 CREATE TABLE rowvec.vector (
     content_type text NOT NULL,
@@ -1539,11 +1829,17 @@ CREATE TABLE rowvec.vector (
 
 COMMENT ON COLUMN rowvec.vector.repeat IS 'How many times the same chunk stood in this row before: with it a chunk is known without its position.';
 
+ALTER TABLE ONLY rowvec.backfill
+    ADD CONSTRAINT backfill_pkey PRIMARY KEY (content_type, model);
+
 ALTER TABLE ONLY rowvec.change
     ADD CONSTRAINT change_pkey PRIMARY KEY (urgency, id);
 
 ALTER TABLE ONLY rowvec.daemon
     ADD CONSTRAINT daemon_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY rowvec.document
+    ADD CONSTRAINT document_pkey PRIMARY KEY (content_type, content_id);
 
 ALTER TABLE ONLY rowvec.embedding_queue
     ADD CONSTRAINT embedding_queue_content_type_content_id_model_key UNIQUE (content_type, content_id, model);
@@ -1568,17 +1864,39 @@ CREATE INDEX embedding_queue_leased ON rowvec.embedding_queue USING btree (daemo
 
 CREATE UNIQUE INDEX model_default ON rowvec.model USING btree (is_default) WHERE is_default;
 
-REVOKE ALL ON FUNCTION rowvec.add_model(name text, dimensions integer) FROM PUBLIC;
+CREATE TRIGGER rowvec_delete_document AFTER DELETE ON rowvec.document REFERENCING OLD TABLE AS rows FOR EACH STATEMENT EXECUTE FUNCTION rowvec.on_delete_document();
 
-REVOKE ALL ON FUNCTION rowvec.append_backfill(content_type text) FROM PUBLIC;
+CREATE TRIGGER rowvec_insert_document AFTER INSERT ON rowvec.document REFERENCING NEW TABLE AS rows FOR EACH STATEMENT EXECUTE FUNCTION rowvec.on_insert_document();
+
+CREATE TRIGGER rowvec_move_document AFTER UPDATE ON rowvec.document FOR EACH ROW WHEN (((((old.content_type COLLATE "C") IS DISTINCT FROM (new.content_type COLLATE "C")) OR ((old.content_id COLLATE "C") IS DISTINCT FROM (new.content_id COLLATE "C"))) AND (true OR true))) EXECUTE FUNCTION rowvec.on_move_document();
+
+CREATE TRIGGER rowvec_truncate_document AFTER TRUNCATE ON rowvec.document FOR EACH STATEMENT EXECUTE FUNCTION rowvec.on_truncate_document();
+
+CREATE TRIGGER rowvec_update_document AFTER UPDATE ON rowvec.document FOR EACH ROW WHEN (((NOT (((old.content_type COLLATE "C") IS DISTINCT FROM (new.content_type COLLATE "C")) OR ((old.content_id COLLATE "C") IS DISTINCT FROM (new.content_id COLLATE "C")))) AND (((old.content_text COLLATE "C") IS DISTINCT FROM (new.content_text COLLATE "C")) OR (NOT true)) AND true)) EXECUTE FUNCTION rowvec.on_update_document();
+
+ALTER TABLE ONLY rowvec.backfill
+    ADD CONSTRAINT backfill_content_type_fkey FOREIGN KEY (content_type) REFERENCES rowvec.source(content_type) ON DELETE CASCADE;
+
+ALTER TABLE ONLY rowvec.backfill
+    ADD CONSTRAINT backfill_model_fkey FOREIGN KEY (model) REFERENCES rowvec.model(name) ON DELETE CASCADE;
+
+REVOKE ALL ON FUNCTION rowvec.activate_model(name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.add_model(name text, dimensions integer, active boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.affected_rows(old rowvec.source, new rowvec.source) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.append_backfill(content_type text, model text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.append_changes_v1(content_type text, content_ids text[], priority smallint, kind rowvec.change_kind, wake boolean, urgent_rows integer, due_at timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowvec.append_page(watched rowvec.source) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowvec.append_page(watched rowvec.source, model text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.attach(watched rowvec.source) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.base_type(type oid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.begin_backfill(content_type text, model text, again boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.canonical_id(watched rowvec.source, content_id text) FROM PUBLIC;
 
@@ -1587,6 +1905,8 @@ REVOKE ALL ON FUNCTION rowvec.check_columns(watched rowvec.source) FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowvec.check_expression(relation regclass, expression text, what text, index_form text, OUT written text, OUT type regtype, OUT virtual text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.check_key_column(relation regclass, number smallint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.check_names(relation regclass, trigger_name text, function_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.check_numbers(watched rowvec.source) FROM PUBLIC;
 
@@ -1616,7 +1936,7 @@ REVOKE ALL ON FUNCTION rowvec.content_id(relation regclass, keys smallint[], ali
 
 REVOKE ALL ON FUNCTION rowvec.create_dependency_triggers(watched rowvec.source, number integer) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowvec.create_trigger(name text, event text, tables regclass[], granularity text, body text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowvec.create_trigger(watched rowvec.source, operation text, event text, tables regclass[], granularity text, body text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.create_triggers(watched rowvec.source) FROM PUBLIC;
 
@@ -1624,11 +1944,17 @@ REVOKE ALL ON FUNCTION rowvec.create_view(watched rowvec.source) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.daemon_roles() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowvec.detach(content_type text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowvec.deactivate_model(name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.detach(watched rowvec.source) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.differs(relation regclass, numbers smallint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.enqueue(content_type text, content_id text, priority integer, at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.enqueue_text(content_type text, content_id text, text text, priority integer, content_hash text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.estimate_rows(watched rowvec.source) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.expressed_id(relation regclass, expressions text[], alias text) FROM PUBLIC;
 
@@ -1644,6 +1970,8 @@ REVOKE ALL ON FUNCTION rowvec.fires_by_row(relation regclass) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.forget_rows(content_type text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowvec.function_name(watched rowvec.source, operation text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowvec.grant_daemon_rights(role name) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.is_key(watched rowvec.source, content_id text) FROM PUBLIC;
@@ -1652,17 +1980,25 @@ REVOKE ALL ON FUNCTION rowvec.key_types(relation regclass, keys smallint[]) FROM
 
 REVOKE ALL ON FUNCTION rowvec.list_keys(relation regclass) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowvec.list_page(watched rowvec.source) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowvec.list_page(watched rowvec.source, last_id text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.missing_rights(role name) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.missing_triggers(watched rowvec.source) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowvec.on_delete_document() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.on_insert_document() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.on_move_document() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.on_truncate_document() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.on_update_document() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowvec.over_row(relation regclass, expression text, alias text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.pause(content_type text) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION rowvec.plan_backfill(old rowvec.source, new rowvec.source) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.read_dependency(wanted rowvec.source, asked jsonb) FROM PUBLIC;
 
@@ -1676,9 +2012,11 @@ REVOKE ALL ON FUNCTION rowvec.remove_rows_v1(content_type text, content_ids text
 
 REVOKE ALL ON FUNCTION rowvec.reopen_sources(asked text[], emptied text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowvec.restart_backfills(content_type text, affected text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowvec.resume(content_type text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowvec.rewatch(old rowvec.source, new rowvec.source) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowvec.rewatch(old rowvec.source, new rowvec.source, affected text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.rows_query(watched rowvec.source, columns text) FROM PUBLIC;
 
@@ -1688,11 +2026,15 @@ REVOKE ALL ON FUNCTION rowvec.seen_condition(watched rowvec.source) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.split_id(content_id text, parts integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowvec.stop_backfill(content_type text, model text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowvec.strange_function(called oid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.sweep_page(watched rowvec.source) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowvec.trigger_functions(content_type text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowvec.trigger_functions(watched rowvec.source) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.trigger_name(watched rowvec.source, operation text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.try_text(watched rowvec.source) FROM PUBLIC;
 
@@ -1702,7 +2044,7 @@ REVOKE ALL ON FUNCTION rowvec.view_query(watched rowvec.source) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.void_items(content_type text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowvec.watch(relation regclass, content_type text, columns text[], priority integer, template text, owner_column text, chunking text, chunk_characters integer, chunk_overlap integer, notify boolean, key text[], condition text, text_function regproc, depends_on jsonb, urgent_rows integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowvec.watch(relation regclass, content_type text, columns text[], priority integer, template text, owner_column text, chunking text, chunk_characters integer, chunk_overlap integer, notify boolean, key text[], condition text, text_function regproc, depends_on jsonb, urgent_rows integer, trigger_name text, function_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.watched_tables(relation regclass) FROM PUBLIC;
 

@@ -75,11 +75,15 @@ class ChangeLog(Protocol):
             batch: the most changes to take of each urgency.
         """
 
-    async def unfilled(self, max_waiting: int) -> Sequence[str]:
-        """Return the content types whose old rows are not all queued yet, unless so many bulk items wait."""
+    async def unfilled(self, max_waiting: int) -> Sequence[tuple[str, str | None]]:
+        """Return the sources, by content type, that have work in the background.
 
-    async def append_backfill(self, content_type: str) -> int:
-        """Append the changes of a source's next page of old rows; return how many.
+        With a model: rows to be queued for it, unless so many bulk items wait. Without: vectors to be looked through for
+        rows that are gone.
+        """
+
+    async def append_backfill(self, content_type: str, model: str | None) -> int:
+        """Do the next page of what `unfilled` told; return how many rows or vectors it was about.
 
         Raises:
             RowvecError: the table can't be read.

@@ -21,10 +21,9 @@ CREATE TABLE rowvec.source (
     chunk_characters integer NOT NULL CHECK (chunk_characters BETWEEN 50 AND 100000),
     chunk_overlap    integer NOT NULL CHECK (chunk_overlap BETWEEN 0 AND chunk_characters / 2),
     notify           boolean NOT NULL,
+    trigger_name     text,
+    function_name    text,
     paused_at        timestamptz,
-    backfilled       boolean NOT NULL,
-    backfill_after   text,
-    backfill_missing boolean NOT NULL,
     swept            boolean NOT NULL,
     sweep_after      text,
     created_at       timestamptz NOT NULL,
@@ -34,9 +33,9 @@ COMMENT ON COLUMN rowvec.source.condition IS 'Which rows are embedded, in SQL ov
 COMMENT ON COLUMN rowvec.source.depends_on IS 'Other tables that the text is made of: [{table, columns, content_id}].';
 COMMENT ON COLUMN rowvec.source.urgent_rows IS
     'How many rows one transaction may bring at the source''s priority; the rest goes in as bulk.';
-COMMENT ON COLUMN rowvec.source.backfill_after IS
-    'The last key whose change was appended by the backfill; NULL before the first page.';
-COMMENT ON COLUMN rowvec.source.backfill_missing IS 'Whether the backfill is about rows without vectors only.';
+COMMENT ON COLUMN rowvec.source.trigger_name IS 'What its triggers'' names begin with; NULL for names of ours.';
+COMMENT ON COLUMN rowvec.source.function_name IS
+    'What the names of its trigger functions begin with, after their schema; NULL for names of ours.';
 COMMENT ON COLUMN rowvec.source.swept IS 'Whether no vector can be left of a row whose removal no trigger has seen.';
 
 -- What embeds. `active` models get items at every fold.
@@ -48,6 +47,33 @@ CREATE TABLE rowvec.model (
     created_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE UNIQUE INDEX model_default ON rowvec.model (is_default) WHERE is_default;
+
+-- How far the rows that are there have been queued for a model. A source and an active model without a row here have all
+-- of it before them: so neither a new source nor a new model can be forgotten, in whatever order they commit.
+CREATE TABLE rowvec.backfill (
+    content_type text NOT NULL REFERENCES rowvec.source ON DELETE CASCADE,
+    model        text NOT NULL REFERENCES rowvec.model ON DELETE CASCADE,
+    done         boolean NOT NULL DEFAULT false,
+    stopped      boolean NOT NULL DEFAULT false,
+    missing      boolean NOT NULL DEFAULT false,
+    after        text,
+    rows         bigint NOT NULL DEFAULT 0,
+    began_at     timestamptz NOT NULL DEFAULT now(),
+    updated_at   timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (content_type, model)
+) WITH (fillfactor = 50);
+COMMENT ON COLUMN rowvec.backfill.stopped IS 'Whether a person has stopped it for a while.';
+COMMENT ON COLUMN rowvec.backfill.missing IS 'Whether it is about rows without vectors of the model only.';
+COMMENT ON COLUMN rowvec.backfill.after IS 'The last key whose change was appended; NULL before the first page.';
+COMMENT ON COLUMN rowvec.backfill.rows IS 'How many rows it has looked at.';
+
+-- What is not filled: the backfills that are under way, stopped or still to begin.
+CREATE VIEW rowvec.unfilled AS
+SELECT s.content_type, m.name AS model, coalesce(b.stopped, false) AS stopped, coalesce(b.rows, 0) AS rows
+FROM rowvec.source s
+CROSS JOIN rowvec.model m
+LEFT JOIN rowvec.backfill b ON b.content_type = s.content_type AND b.model = m.name
+WHERE m.active AND b.done IS NOT TRUE;
 
 -- Who works. One row a living daemon, renewed every second in place (HOT: nothing indexed changes). `resting` says
 -- which models and sources it lets alone for a while, and why.
@@ -73,10 +99,12 @@ CREATE TABLE rowvec.change (
     priority     smallint NOT NULL,
     kind         rowvec.change_kind NOT NULL,
     due_at       timestamptz,
+    model        text,
     PRIMARY KEY (urgency, id)
 ) WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0,
         autovacuum_analyze_threshold = 50000);
 COMMENT ON COLUMN rowvec.change.content_id IS 'NULL: the whole type.';
+COMMENT ON COLUMN rowvec.change.model IS 'The model that it concerns, where a backfill asks; NULL: all of them.';
 
 CREATE SEQUENCE rowvec.generation;
 

@@ -30,7 +30,8 @@ BEGIN
         RAISE EXCEPTION '% is no table that can be watched.', coalesce(relation::text, 'NULL')
             USING ERRCODE = 'RV001', HINT = 'Views, foreign and temporary tables can''t be watched.';
     END IF;
-    IF EXISTS (SELECT FROM pg_class c WHERE c.oid = relation AND c.relnamespace = 'rowvec'::regnamespace) THEN
+    IF EXISTS (SELECT FROM pg_class c WHERE c.oid = relation AND c.relnamespace = 'rowvec'::regnamespace
+                                        AND c.relname <> 'document') THEN
         RAISE EXCEPTION '% is one of rowvec''s own tables.', relation USING ERRCODE = 'RV001';
     END IF;
 END $$;

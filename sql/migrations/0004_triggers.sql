@@ -21,22 +21,42 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     FROM pg_class c WHERE c.oid = relation
 $$;
 
--- What a source's trigger functions are called: every function of the source and of its dependencies.
-CREATE FUNCTION rowvec.trigger_functions(content_type text) RETURNS SETOF regprocedure
+-- The name of the trigger for an operation. Of the names that were asked for, the insert's is the given one itself.
+CREATE FUNCTION rowvec.trigger_name(watched rowvec.source, operation text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN watched.trigger_name IS NULL THEN format('rowvec_%s_%s', operation, watched.content_type)
+                ELSE watched.trigger_name || CASE operation WHEN 'insert' THEN '' ELSE '_' || operation END END
+$$;
+
+-- The function that it calls, with its schema, quoted.
+CREATE FUNCTION rowvec.function_name(watched rowvec.source, operation text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN watched.function_name IS NULL THEN format('rowvec.%I', format('on_%s_%s', operation, watched.content_type))
+                ELSE format('%I.%I', parts[1], parts[2] || CASE operation WHEN 'insert' THEN '' ELSE '_' || operation END) END
+    FROM (SELECT parse_ident(coalesce(watched.function_name, 'rowvec'))) AS given (parts)
+$$;
+
+-- Every trigger function that a source can have, of its own table and of its dependencies.
+CREATE FUNCTION rowvec.trigger_functions(watched rowvec.source) RETURNS SETOF regprocedure
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT p.oid::regprocedure FROM pg_proc p
-    WHERE p.pronamespace = 'rowvec'::regnamespace AND p.prorettype = 'trigger'::regtype
-      AND p.proname ~ ('^on_(d[0-9]+_)?(insert|update|move|lose|delete|truncate)_' || content_type || '$')
+    SELECT p.oid::regprocedure
+    FROM unnest(ARRAY['insert', 'update', 'move', 'lose', 'delete', 'truncate']) AS operation
+    CROSS JOIN LATERAL (
+        SELECT operation UNION ALL
+        SELECT format('d%s_%s', number, operation) FROM generate_series(1, jsonb_array_length(watched.depends_on)) AS number
+    ) AS named (operation)
+    JOIN pg_proc p ON p.oid = to_regprocedure(rowvec.function_name(watched, named.operation) || '()')
+    WHERE p.prorettype = 'trigger'::regtype AND p.prosrc LIKE '%:= rowvec.%'
 $$;
 
 -- Takes a source's view and triggers away; in this order, for readers lock the view and then the table.
-CREATE FUNCTION rowvec.detach(content_type text) RETURNS void
+CREATE FUNCTION rowvec.detach(watched rowvec.source) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
 DECLARE
     called regprocedure;
 BEGIN
-    EXECUTE format('DROP VIEW IF EXISTS rowvec.%I', 'rows_' || content_type);
-    FOR called IN SELECT * FROM rowvec.trigger_functions(content_type) LOOP
+    EXECUTE format('DROP VIEW IF EXISTS rowvec.%I', 'rows_' || watched.content_type);
+    FOR called IN SELECT * FROM rowvec.trigger_functions(watched) LOOP
         EXECUTE format('DROP FUNCTION %s CASCADE', called);
     END LOOP;
 END $$;
@@ -107,20 +127,30 @@ END $$;
 
 
 -- One trigger function and its triggers. SECURITY DEFINER: writers of the table need no right of ours.
-CREATE FUNCTION rowvec.create_trigger(name text, event text, tables regclass[], granularity text, body text)
-RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION rowvec.create_trigger(
+    watched rowvec.source, operation text, event text, tables regclass[], granularity text, body text
+) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    name text := rowvec.trigger_name(watched, operation);
+    called text := rowvec.function_name(watched, operation);
     relation regclass;
 BEGIN
     EXECUTE format(
-        'CREATE FUNCTION rowvec.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER '
-        'SET search_path = pg_catalog, pg_temp AS %L', 'on_' || name,
+        'CREATE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER '
+        'SET search_path = pg_catalog, pg_temp AS %L', called,
         format(E'DECLARE\nappended integer;\nBEGIN\n%s\nRETURN NULL;\nEND', body));
-    EXECUTE format('REVOKE ALL ON FUNCTION rowvec.%I() FROM PUBLIC', 'on_' || name);
+    EXECUTE format('REVOKE ALL ON FUNCTION %s() FROM PUBLIC', called);
     FOREACH relation IN ARRAY tables LOOP
-        EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s %s EXECUTE FUNCTION rowvec.%I()',
-                       'rowvec_' || name, event, relation, granularity, 'on_' || name);
+        EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s %s EXECUTE FUNCTION %s()',
+                       name, event, relation, granularity, called);
     END LOOP;
+EXCEPTION
+    WHEN duplicate_function THEN
+        RAISE EXCEPTION 'There is a function %() already, which is not rowvec''s.', called
+            USING ERRCODE = 'RV001', HINT = 'Drop it if the watch is to take its place, or give another name.';
+    WHEN duplicate_object THEN
+        RAISE EXCEPTION 'The table % has a trigger "%" already, which is not rowvec''s.', relation, name
+            USING ERRCODE = 'RV001', HINT = 'Drop it if the watch is to take its place, or give another name.';
 END $$;
 
 -- The triggers of a source. The bodies name key columns only, so that no change of another column can break a
@@ -147,35 +177,35 @@ DECLARE
 BEGIN
     -- A statement's trigger has no WHEN over columns: it appends all, and the reader applies the condition.
     IF by_row THEN
-        PERFORM rowvec.create_trigger('insert_' || type, 'INSERT', tables, format('FOR EACH ROW WHEN (%s)', holds),
+        PERFORM rowvec.create_trigger(watched, 'insert', 'INSERT', tables, format('FOR EACH ROW WHEN (%s)', holds),
                                       format(append, format('ARRAY[%s]', new_id)));
-        PERFORM rowvec.create_trigger('delete_' || type, 'DELETE', tables, format('FOR EACH ROW WHEN (%s)', held),
+        PERFORM rowvec.create_trigger(watched, 'delete', 'DELETE', tables, format('FOR EACH ROW WHEN (%s)', held),
                                       format(remove, format('ARRAY[%s]', old_id)));
     ELSE
         PERFORM rowvec.create_trigger(
-            'insert_' || type, 'INSERT', tables, 'REFERENCING NEW TABLE AS rows FOR EACH STATEMENT',
+            watched, 'insert', 'INSERT', tables, 'REFERENCING NEW TABLE AS rows FOR EACH STATEMENT',
             format(append, format('ARRAY(SELECT %s FROM rows r)', row_id)));
         PERFORM rowvec.create_trigger(
-            'delete_' || type, 'DELETE', tables, 'REFERENCING OLD TABLE AS rows FOR EACH STATEMENT',
+            watched, 'delete', 'DELETE', tables, 'REFERENCING OLD TABLE AS rows FOR EACH STATEMENT',
             format(remove, format('ARRAY(SELECT %s FROM rows r)', row_id)));
     END IF;
     -- Not UPDATE OF: a column that a BEFORE trigger changes is not in the statement's list.
     PERFORM rowvec.create_trigger(
-        'update_' || type, 'UPDATE', tables,
+        watched, 'update', 'UPDATE', tables,
         format('FOR EACH ROW WHEN (NOT (%s) AND (%s OR NOT (%s)) AND %s)', moves, changes, held, holds),
         format(append, format('ARRAY[%s]', new_id)));
     -- A changed key or owner takes the old row out of search at once; the new one is embedded as any other.
     PERFORM rowvec.create_trigger(
-        'move_' || type, 'UPDATE', tables, format('FOR EACH ROW WHEN ((%s) AND (%s OR %s))', moves, held, holds),
+        watched, 'move', 'UPDATE', tables, format('FOR EACH ROW WHEN ((%s) AND (%s OR %s))', moves, held, holds),
         format(remove, format('ARRAY[%s]', old_id)) || E'\n' || format(append, format('ARRAY[%s]', new_id)));
     IF watched.condition IS NOT NULL THEN
         PERFORM rowvec.create_trigger(
-            'lose_' || type, 'UPDATE', tables, format('FOR EACH ROW WHEN (NOT (%s) AND %s AND NOT (%s))', moves, held, holds),
+            watched, 'lose', 'UPDATE', tables, format('FOR EACH ROW WHEN (NOT (%s) AND %s AND NOT (%s))', moves, held, holds),
             format(remove, format('ARRAY[%s]', old_id)));
     END IF;
     -- Where it takes only one of several tables, what the others hold is asked for again: a change without an id.
     PERFORM rowvec.create_trigger(
-        'truncate_' || type, 'TRUNCATE', tables, 'FOR EACH STATEMENT',
+        watched, 'truncate', 'TRUNCATE', tables, 'FOR EACH STATEMENT',
         format('appended := rowvec.remove_all_v1(%L, %s::smallint, %L);', type, watched.priority, watched.notify)
         || CASE WHEN cardinality(tables) > 1 THEN E'\n' || format(append, 'ARRAY[NULL]::text[]') ELSE '' END);
 END $$;
@@ -203,7 +233,6 @@ DECLARE
     expressions text[] := ARRAY(SELECT jsonb_array_elements_text(dependency -> 'content_id'));
     tables regclass[] := ARRAY(SELECT rowvec.watched_tables(relation));
     by_row boolean := rowvec.fires_by_row(relation);
-    suffix text := '_' || watched.content_type;
     prefix text := 'd' || number || '_';
     append text := format('appended := rowvec.append_changes_v1(%L, array_remove(%%s, NULL), %s::smallint, ''write'', %L, %s);',
                           watched.content_type, watched.priority, watched.notify, watched.urgent_rows);
@@ -212,21 +241,21 @@ DECLARE
     row_ids text := format('ARRAY(SELECT DISTINCT %s FROM rows AS r)', rowvec.expressed_id(relation, expressions, 'r'));
 BEGIN
     PERFORM rowvec.create_trigger(
-        prefix || 'insert' || suffix, 'INSERT', tables,
+        watched, prefix || 'insert', 'INSERT', tables,
         CASE WHEN by_row THEN 'FOR EACH ROW' ELSE 'REFERENCING NEW TABLE AS rows FOR EACH STATEMENT' END,
         format(append, CASE WHEN by_row THEN format('ARRAY[%s]', new_id) ELSE row_ids END));
     PERFORM rowvec.create_trigger(
-        prefix || 'delete' || suffix, 'DELETE', tables,
+        watched, prefix || 'delete', 'DELETE', tables,
         CASE WHEN by_row THEN 'FOR EACH ROW' ELSE 'REFERENCING OLD TABLE AS rows FOR EACH STATEMENT' END,
         format(append, CASE WHEN by_row THEN format('ARRAY[%s]', old_id) ELSE row_ids END));
     PERFORM rowvec.create_trigger(
-        prefix || 'update' || suffix, 'UPDATE', tables,
+        watched, prefix || 'update', 'UPDATE', tables,
         format('FOR EACH ROW WHEN (%s IS DISTINCT FROM %s OR %s)', old_id, new_id, rowvec.differs(
             relation, rowvec.column_numbers(relation, ARRAY(SELECT jsonb_array_elements_text(dependency -> 'columns'))))),
         format(append, format('ARRAY(SELECT DISTINCT unnest(ARRAY[%s, %s]))', old_id, new_id)));
     -- A change without an id asks for all rows.
     PERFORM rowvec.create_trigger(
-        prefix || 'truncate' || suffix, 'TRUNCATE', tables, 'FOR EACH STATEMENT',
+        watched, prefix || 'truncate', 'TRUNCATE', tables, 'FOR EACH STATEMENT',
         format('appended := rowvec.append_changes_v1(%L, ARRAY[NULL]::text[], %s::smallint, ''write'', %L);',
                watched.content_type, watched.priority, watched.notify));
 END $$;
@@ -244,25 +273,25 @@ END $$;
 -- tree since.
 CREATE FUNCTION rowvec.missing_triggers(watched rowvec.source) RETURNS SETOF text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    WITH expected (relation, name) AS (
-        SELECT t.member, operation || '_' || watched.content_type
+    WITH expected (relation, operation) AS (
+        SELECT t.member, operation
         FROM rowvec.watched_tables(watched.relation) AS t (member)
         CROSS JOIN unnest(ARRAY['insert', 'update', 'move', 'delete', 'truncate']
                           || CASE WHEN watched.condition IS NOT NULL THEN 'lose' END) AS operation
         WHERE operation IS NOT NULL
         UNION ALL
-        SELECT t.member, format('d%s_%s_%s', d.number, operation, watched.content_type)
+        SELECT t.member, format('d%s_%s', d.number, operation)
         FROM jsonb_array_elements(watched.depends_on) WITH ORDINALITY AS d (dependency, number)
         CROSS JOIN LATERAL rowvec.watched_tables(to_regclass(d.dependency ->> 'table')) AS t (member)
         CROSS JOIN unnest(ARRAY['insert', 'update', 'delete', 'truncate']) AS operation
     )
-    SELECT format('rowvec_%s on %s', e.name, e.relation)
+    SELECT format('%I on %s', rowvec.trigger_name(watched, e.operation), e.relation)
     FROM expected e
     WHERE NOT EXISTS (
-        SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+        SELECT FROM pg_trigger t
         -- A dependency that was renamed is known by its trigger only.
         WHERE t.tgrelid = coalesce(e.relation, t.tgrelid) AND t.tgenabled IN ('O', 'A')
-          AND p.pronamespace = 'rowvec'::regnamespace AND p.proname = 'on_' || e.name)
+          AND t.tgfoid = to_regprocedure(rowvec.function_name(watched, e.operation) || '()'))
     ORDER BY 1
 $$;
 

@@ -107,24 +107,56 @@ EXCEPTION WHEN syntax_error_or_access_rule_violation THEN
                                         '(ALTER FUNCTION ... SET search_path = public), or name the schemas.';
 END $$;
 
--- What a changed watch makes necessary: nothing, the rows that a new condition lets in, or all rows once more.
-CREATE FUNCTION rowvec.plan_backfill(old rowvec.source, new rowvec.source) RETURNS rowvec.source
+-- What a changed watch makes necessary: `none` of the rows, the `missing` ones that a new condition lets in, or `all`
+-- once more.
+CREATE FUNCTION rowvec.affected_rows(old rowvec.source, new rowvec.source) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE
+        WHEN old.content_type IS NULL OR old.paused_at IS NOT NULL THEN 'all'
+        WHEN (to_jsonb(old) - harmless) <> (to_jsonb(new) - harmless) THEN 'all'
+        WHEN EXISTS (SELECT FROM rowvec.missing_triggers(old)) THEN 'all'
+        WHEN old.condition IS DISTINCT FROM new.condition THEN 'missing'
+        ELSE 'none' END
+    FROM (SELECT ARRAY['priority', 'urgent_rows', 'notify', 'condition', 'trigger_name', 'function_name', 'paused_at',
+                       'swept', 'sweep_after', 'created_at', 'updated_at']) AS given (harmless)
+$$;
+
+-- Has rows of a source queued again. What was about all rows stays so: only where it had come to its end, or had to do
+-- with missing ones alone, the others have their vectors.
+CREATE FUNCTION rowvec.restart_backfills(content_type text, affected text) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    DELETE FROM rowvec.backfill b WHERE b.content_type = restart_backfills.content_type AND affected = 'all';
+    UPDATE rowvec.backfill b
+    SET done = false, stopped = false, missing = b.missing OR b.done, after = NULL, rows = 0, began_at = now()
+    WHERE b.content_type = restart_backfills.content_type AND affected = 'missing'
+$$;
+
+-- Refuses names for triggers and functions that can't be used; returns the function's with its schema.
+CREATE FUNCTION rowvec.check_names(relation regclass, trigger_name text, function_name text) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    harmless text[] := ARRAY['priority', 'urgent_rows', 'notify', 'condition', 'paused_at', 'backfilled', 'backfill_after',
-                             'backfill_missing', 'swept', 'sweep_after', 'created_at', 'updated_at'];
-    all_again boolean := old.content_type IS NULL OR old.paused_at IS NOT NULL
-        OR (to_jsonb(old) - harmless) <> (to_jsonb(new) - harmless)
-        OR EXISTS (SELECT FROM rowvec.missing_triggers(old));
-    other_rows boolean := old.condition IS DISTINCT FROM new.condition;
+    parts text[] := parse_ident(function_name);
+    name text;
 BEGIN
-    new.swept := old.content_type IS NULL OR (old.swept AND NOT all_again AND NOT other_rows);
-    new.sweep_after := CASE WHEN NOT all_again AND NOT other_rows THEN old.sweep_after END;
-    new.backfilled := NOT all_again AND NOT other_rows AND old.backfilled;
-    new.backfill_after := CASE WHEN NOT all_again AND NOT other_rows THEN old.backfill_after END;
-    -- What the old condition let in too has its vectors.
-    new.backfill_missing := NOT all_again AND (old.backfilled OR old.backfill_missing);
-    RETURN new;
+    IF cardinality(parts) = 1 THEN
+        parts := (SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                  WHERE c.oid = relation) || parts;
+    END IF;
+    IF parts IS NOT NULL AND (cardinality(parts) > 2 OR parts[1] IN ('rowvec', 'pg_catalog')
+                              OR to_regnamespace(quote_ident(parts[1])) IS NULL) THEN
+        RAISE EXCEPTION 'No function can be named %.', function_name
+            USING ERRCODE = 'RV001', HINT = 'Give a name, or schema.name with a schema that exists.';
+    END IF;
+    -- What is added for the operation must find room: an identifier has 63 bytes.
+    FOREACH name IN ARRAY array_remove(ARRAY[trigger_name, parts[2]], NULL) LOOP
+        IF octet_length(name) NOT BETWEEN 1 AND 50 THEN
+            RAISE EXCEPTION 'The name "%" must have 1 to 50 bytes.', name USING ERRCODE = 'RV001';
+        END IF;
+    END LOOP;
+    RETURN format('%I.%I', parts[1], parts[2]) WHERE parts IS NOT NULL;
+EXCEPTION WHEN invalid_parameter_value THEN
+    RAISE EXCEPTION 'No function can be named %.', function_name
+        USING ERRCODE = 'RV001', HINT = 'Give a name, or schema.name with a schema that exists.';
 END $$;
 
 -- Removes the items, changes and vectors of a source. The fold is kept out, or it could make items of changes that
@@ -146,11 +178,12 @@ CREATE FUNCTION rowvec.watch(
     template text DEFAULT NULL, owner_column text DEFAULT NULL, chunking text DEFAULT 'none',
     chunk_characters integer DEFAULT 1500, chunk_overlap integer DEFAULT 0, notify boolean DEFAULT true,
     key text[] DEFAULT NULL, condition text DEFAULT NULL, text_function regproc DEFAULT NULL,
-    depends_on jsonb DEFAULT '[]', urgent_rows integer DEFAULT 500
+    depends_on jsonb DEFAULT '[]', urgent_rows integer DEFAULT 500, trigger_name text DEFAULT NULL,
+    function_name text DEFAULT NULL
 ) RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    bookkeeping text[] := ARRAY['backfilled', 'backfill_after', 'backfill_missing', 'swept', 'sweep_after', 'created_at',
-                                'updated_at'];
+    bookkeeping text[] := ARRAY['swept', 'sweep_after', 'created_at', 'updated_at'];
+    affected text;
     old rowvec.source;
     new rowvec.source;
 BEGIN
@@ -184,6 +217,8 @@ BEGIN
     new.chunk_characters := chunk_characters;
     new.chunk_overlap := chunk_overlap;
     new.notify := notify;
+    new.trigger_name := trigger_name;
+    new.function_name := rowvec.check_names(relation, trigger_name, function_name);
     new.created_at := coalesce(old.created_at, now());
     new.updated_at := now();
     new.depends_on := (SELECT coalesce(jsonb_agg(rowvec.read_dependency(new, asked)), '[]')
@@ -200,33 +235,36 @@ BEGIN
         AND to_regclass(format('rowvec.%I', 'rows_' || content_type)) IS NOT NULL THEN
         RETURN false;
     END IF;
-    PERFORM rowvec.rewatch(old, rowvec.plan_backfill(old, new));
+    affected := rowvec.affected_rows(old, new);
+    new.swept := old.content_type IS NULL OR (old.swept AND affected = 'none');
+    new.sweep_after := CASE WHEN affected = 'none' THEN old.sweep_after END;
+    PERFORM rowvec.rewatch(old, new, affected);
     RETURN true;
 END $$;
 
--- Puts a new description of a source in the place of the old one.
-CREATE FUNCTION rowvec.rewatch(old rowvec.source, new rowvec.source) RETURNS void
+-- Puts a new description of a source in the place of the old one, and has the rows queued that this affects.
+CREATE FUNCTION rowvec.rewatch(old rowvec.source, new rowvec.source, affected text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM rowvec.detach(new.content_type);
+    PERFORM rowvec.detach(old) WHERE old.content_type IS NOT NULL;
     -- In place: whoever waits for the row must find it.
     INSERT INTO rowvec.source SELECT new.* ON CONFLICT (content_type) DO UPDATE
     SET (relation, key_columns, key_types, text_columns, labels, owner_column, template, condition, text_function,
-         depends_on, priority, urgent_rows, chunking, chunk_characters, chunk_overlap, notify, paused_at,
-         backfilled, backfill_after, backfill_missing, swept, sweep_after, updated_at)
+         depends_on, priority, urgent_rows, chunking, chunk_characters, chunk_overlap, notify, trigger_name, function_name,
+         paused_at, swept, sweep_after, updated_at)
         = (excluded.relation, excluded.key_columns, excluded.key_types, excluded.text_columns, excluded.labels,
              excluded.owner_column, excluded.template, excluded.condition, excluded.text_function,
              excluded.depends_on, excluded.priority, excluded.urgent_rows, excluded.chunking,
-             excluded.chunk_characters, excluded.chunk_overlap, excluded.notify, excluded.paused_at,
-             excluded.backfilled, excluded.backfill_after, excluded.backfill_missing, excluded.swept,
-             excluded.sweep_after, excluded.updated_at);
+             excluded.chunk_characters, excluded.chunk_overlap, excluded.notify, excluded.trigger_name,
+             excluded.function_name, excluded.paused_at, excluded.swept, excluded.sweep_after, excluded.updated_at);
+    PERFORM rowvec.restart_backfills(new.content_type, affected);
     PERFORM rowvec.attach(new);
     PERFORM rowvec.try_text(new) WHERE new.text_function IS NOT NULL;
     IF old.relation <> new.relation OR old.key_columns <> new.key_columns
         OR rowvec.written_forms(old.key_types) <> rowvec.written_forms(new.key_types) THEN
         -- Its rows have other ids from now on.
         PERFORM rowvec.forget_rows(new.content_type);
-    ELSIF NOT new.backfilled AND old.content_type IS NOT NULL THEN
+    ELSIF affected <> 'none' AND old.content_type IS NOT NULL THEN
         -- What is being worked on was read as the source was before.
         PERFORM rowvec.void_items(new.content_type);
     END IF;
@@ -254,10 +292,11 @@ END $$;
 -- Ends a watch: its triggers, items and vectors go in one transaction.
 CREATE FUNCTION rowvec.unwatch(content_type text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    watched rowvec.source := rowvec.find_source(content_type);
 BEGIN
-    PERFORM rowvec.find_source(content_type);
     DELETE FROM rowvec.source s WHERE s.content_type = unwatch.content_type;
-    PERFORM rowvec.detach(content_type);
+    PERFORM rowvec.detach(watched);
     PERFORM rowvec.forget_rows(content_type);
 END $$;
 
@@ -275,7 +314,7 @@ BEGIN
     PERFORM rowvec.check_numbers(watched);
     UPDATE rowvec.source s SET paused_at = now(), updated_at = now(), condition = watched.condition
     WHERE s.content_type = pause.content_type;
-    PERFORM rowvec.detach(content_type);
+    PERFORM rowvec.detach(watched);
     RETURN true;
 END $$;
 
@@ -300,13 +339,10 @@ BEGIN
                                                       '((true)) WHERE (%s)')).written;
     END IF;
     watched.paused_at := NULL;
-    watched.backfilled := false;
-    watched.backfill_after := NULL;
-    watched.backfill_missing := false;
     watched.swept := false;
     watched.sweep_after := NULL;
     watched.updated_at := now();
-    PERFORM rowvec.rewatch(paused, watched);
+    PERFORM rowvec.rewatch(paused, watched, 'all');
     RETURN true;
 END $$;
 

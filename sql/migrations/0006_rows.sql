@@ -89,8 +89,8 @@ EXCEPTION
         RAISE EXCEPTION '"%" is no key of "%"', stranger, content_type USING ERRCODE = 'RV003';
 END $$;
 
--- A page of the ids after the cursor, in the key's order.
-CREATE FUNCTION rowvec.list_page(watched rowvec.source) RETURNS text[]
+-- A page of the ids after one of them, in the key's order.
+CREATE FUNCTION rowvec.list_page(watched rowvec.source, last_id text) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
 DECLARE
     keys text;
@@ -105,28 +105,34 @@ BEGIN
     EXECUTE format(
         'SELECT array_agg(page.content_id) FROM (SELECT v.content_id FROM rowvec.%I AS v WHERE %s ORDER BY %s LIMIT 1000) '
         'AS page', 'rows_' || watched.content_type,
-        CASE WHEN watched.backfill_after IS NULL THEN 'true' ELSE format('(%s) > (%s)', keys, after) END, keys)
-    INTO ids USING rowvec.split_id(watched.backfill_after, cardinality(watched.key_types));
+        CASE WHEN last_id IS NULL THEN 'true' ELSE format('(%s) > (%s)', keys, after) END, keys)
+    INTO ids USING rowvec.split_id(last_id, cardinality(watched.key_types));
     RETURN ids;
 END $$;
 
--- Appends the changes of the next page of rows that were there before the watch, at bulk priority, and moves the
--- cursor. Returns how many rows it looked at.
-CREATE FUNCTION rowvec.append_page(watched rowvec.source) RETURNS integer
+-- Appends the changes of the next page of rows that are there, for one model and at bulk priority, and moves the cursor.
+-- Returns how many rows it looked at.
+CREATE FUNCTION rowvec.append_page(watched rowvec.source, model text) RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    ids text[] := rowvec.list_page(watched);
-    asked text[] := ids;
+    begun rowvec.backfill;
+    ids text[];
 BEGIN
-    IF watched.backfill_missing THEN
-        asked := ARRAY(SELECT i FROM unnest(ids) AS i WHERE NOT EXISTS (
-            SELECT FROM rowvec.vector v WHERE v.content_type = watched.content_type AND v.content_id = i));
-    END IF;
-    PERFORM rowvec.append_changes_v1(
-        watched.content_type, asked, greatest(watched.priority, 5)::smallint, 'write', false) WHERE ids IS NOT NULL;
-    UPDATE rowvec.source s
-    SET backfilled = ids IS NULL, backfill_after = coalesce(ids[cardinality(ids)], s.backfill_after), updated_at = now()
-    WHERE s.content_type = watched.content_type;
+    -- Locked: whoever restarts it waits for us, or our cursor would come after.
+    SELECT * INTO begun FROM rowvec.backfill b
+    WHERE b.content_type = watched.content_type AND b.model = append_page.model FOR UPDATE;
+    ids := rowvec.list_page(watched, begun.after);
+    INSERT INTO rowvec.change (urgency, content_type, content_id, priority, kind, model)
+    SELECT 3, watched.content_type, i, greatest(watched.priority, 5), 'write', append_page.model
+    FROM unnest(ids) AS i
+    WHERE begun.missing IS NOT TRUE OR NOT EXISTS (
+        SELECT FROM rowvec.vector v
+        WHERE v.tableoid = to_regclass(format('rowvec.%I', 'vector_' || append_page.model))
+          AND v.content_type = watched.content_type AND v.content_id = i);
+    INSERT INTO rowvec.backfill AS b (content_type, model, done, after, rows)
+    VALUES (watched.content_type, append_page.model, ids IS NULL, ids[cardinality(ids)], coalesce(cardinality(ids), 0))
+    ON CONFLICT ON CONSTRAINT backfill_pkey DO UPDATE
+    SET done = excluded.done, after = coalesce(excluded.after, b.after), rows = b.rows + excluded.rows, updated_at = now();
     RETURN coalesce(cardinality(ids), 0);
 END $$;
 
@@ -155,20 +161,71 @@ BEGIN
     RETURN coalesce(cardinality(ids), 0);
 END $$;
 
--- Does the next page of a source's work in the background, removals first; NULL when another daemon is at it or nothing
--- is left to do.
-CREATE FUNCTION rowvec.append_backfill(content_type text) RETURNS integer
+-- Does the next page of a source's work in the background: queues rows for a model or, without one, looks for vectors whose
+-- rows are gone. NULL when another daemon is at it or nothing is left to do.
+CREATE FUNCTION rowvec.append_backfill(content_type text, model text) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     watched rowvec.source;
 BEGIN
     SELECT * INTO watched FROM rowvec.source s
-    WHERE s.content_type = append_backfill.content_type AND NOT (s.backfilled AND s.swept) FOR UPDATE SKIP LOCKED;
+    WHERE s.content_type = append_backfill.content_type
+      AND CASE WHEN append_backfill.model IS NULL THEN NOT s.swept
+               ELSE EXISTS (SELECT FROM rowvec.unfilled u
+                            WHERE u.content_type = s.content_type AND u.model = append_backfill.model AND NOT u.stopped) END
+    FOR UPDATE SKIP LOCKED;
     IF watched.content_type IS NULL THEN
         RETURN NULL;
     END IF;
     PERFORM rowvec.check_readable(watched);
-    RETURN CASE WHEN watched.swept THEN rowvec.append_page(watched) ELSE rowvec.sweep_page(watched) END;
+    RETURN CASE WHEN model IS NULL THEN rowvec.sweep_page(watched) ELSE rowvec.append_page(watched, model) END;
 END $$;
+
+-- How many rows a source has: as the last ANALYZE knew, counted where that was never or the table is small.
+CREATE FUNCTION rowvec.estimate_rows(watched rowvec.source) RETURNS bigint
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
+DECLARE
+    estimated bigint;
+BEGIN
+    SELECT sum(c.reltuples) INTO estimated
+    FROM rowvec.watched_tables(watched.relation) AS t (member) JOIN pg_class c ON c.oid = t.member
+    HAVING min(c.reltuples) > 0 AND sum(c.reltuples) > 100000;
+    IF estimated IS NULL AND to_regclass(format('rowvec.%I', 'rows_' || watched.content_type)) IS NOT NULL THEN
+        EXECUTE format('SELECT count(*) FROM rowvec.%I', 'rows_' || watched.content_type) INTO estimated;
+    END IF;
+    RETURN estimated;
+END $$;
+
+-- Begins backfills of one source or all, for one model or all that are active; where some of them have not come to their
+-- end, goes on with those instead. With `again` all begin anew.
+CREATE FUNCTION rowvec.begin_backfill(content_type text, model text, again boolean) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM FROM rowvec.source s
+    WHERE s.content_type = begin_backfill.content_type OR begin_backfill.content_type IS NULL ORDER BY s.content_type FOR UPDATE;
+    IF again OR NOT EXISTS (
+        SELECT FROM rowvec.unfilled u
+        WHERE (u.content_type = begin_backfill.content_type OR begin_backfill.content_type IS NULL)
+          AND (u.model = begin_backfill.model OR begin_backfill.model IS NULL)) THEN
+        DELETE FROM rowvec.backfill b
+        WHERE (b.content_type = begin_backfill.content_type OR begin_backfill.content_type IS NULL)
+          AND (b.model = begin_backfill.model OR begin_backfill.model IS NULL);
+    ELSE
+        UPDATE rowvec.backfill b SET stopped = false
+        WHERE (b.content_type = begin_backfill.content_type OR begin_backfill.content_type IS NULL)
+          AND (b.model = begin_backfill.model OR begin_backfill.model IS NULL) AND b.stopped;
+    END IF;
+    PERFORM pg_notify('rowvec', '');
+END $$;
+
+-- Stops backfills until somebody goes on with them; what they have queued stays queued.
+CREATE FUNCTION rowvec.stop_backfill(content_type text, model text) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO rowvec.backfill (content_type, model, stopped)
+    SELECT u.content_type, u.model, true FROM rowvec.unfilled u
+    WHERE (u.content_type = stop_backfill.content_type OR stop_backfill.content_type IS NULL)
+      AND (u.model = stop_backfill.model OR stop_backfill.model IS NULL)
+    ON CONFLICT ON CONSTRAINT backfill_pkey DO UPDATE SET stopped = true, updated_at = now()
+$$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA rowvec FROM PUBLIC;

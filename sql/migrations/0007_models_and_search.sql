@@ -1,15 +1,13 @@
 -- migrate:up breaking:false
 -- Models and their tables, and search.
 
--- Registers a model and makes its table. The first one is the default of search. All sources are queued again:
--- models that already hold a row's text are not asked again.
-CREATE FUNCTION rowvec.add_model(name text, dimensions integer) RETURNS void
+-- Registers a model and makes its table. An active one gets items for all rows.
+CREATE FUNCTION rowvec.add_model(name text, dimensions integer, active boolean DEFAULT true) RETURNS void
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     vectors text := 'vector_' || name;
 BEGIN
-    INSERT INTO rowvec.model (name, dimensions, is_default)
-    VALUES (name, dimensions, NOT EXISTS (SELECT FROM rowvec.model));
+    INSERT INTO rowvec.model (name, dimensions, active) VALUES (name, dimensions, false);
     -- Room for one more version of each row in its page: a chunk that only moves is then a HOT update.
     EXECUTE format('CREATE TABLE rowvec.%I (embedding vector(%s) NOT NULL) INHERITS (rowvec.vector) '
                    'WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05)', vectors, dimensions);
@@ -17,8 +15,43 @@ BEGIN
     EXECUTE format('ALTER TABLE rowvec.%I ADD PRIMARY KEY (content_type, content_id, chunk_hash, repeat)', vectors);
     EXECUTE format('CREATE INDEX ON rowvec.%I (chunk_hash)', vectors);
     PERFORM rowvec.grant_daemon_rights(role) FROM rowvec.daemon_roles() AS role;
-    UPDATE rowvec.source SET backfilled = false, backfill_after = NULL, backfill_missing = false;
+    PERFORM rowvec.activate_model(name) WHERE active;
+END $$;
+
+-- Gives a model items from now on. The first one is the default of search. All rows are queued for it: what it holds
+-- already is not sent to it again. False when it was active before. SECURITY DEFINER: a daemon that has a provider for it
+-- may say so.
+CREATE FUNCTION rowvec.activate_model(name text) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE rowvec.model m
+    SET active = true, is_default = NOT EXISTS (SELECT FROM rowvec.model d WHERE d.is_default)
+    WHERE m.name = activate_model.name AND NOT m.active;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    DELETE FROM rowvec.backfill b WHERE b.model = activate_model.name;
     PERFORM pg_notify('rowvec', '');
+    RETURN true;
+END $$;
+
+-- Takes a model's items away, until it is activated again. Its vectors stay: those of rows that change meanwhile become
+-- old, so it is not searched. False when it was not active.
+CREATE FUNCTION rowvec.deactivate_model(name text) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    -- The fold is kept out, or it could make items for the model after we have looked.
+    PERFORM pg_advisory_xact_lock(1919907702, 1);
+    UPDATE rowvec.model m SET active = false, is_default = false WHERE m.name = deactivate_model.name AND m.active;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    DELETE FROM rowvec.embedding_queue q WHERE q.model = deactivate_model.name;
+    DELETE FROM rowvec.backfill b WHERE b.model = deactivate_model.name;
+    UPDATE rowvec.model m SET is_default = true
+    WHERE NOT EXISTS (SELECT FROM rowvec.model d WHERE d.is_default)
+      AND m.name = (SELECT a.name FROM rowvec.model a WHERE a.active ORDER BY a.created_at, a.name LIMIT 1);
+    RETURN true;
 END $$;
 
 -- The nearest chunks by meaning. `owner` must be named: NULL searches the rows of everybody. A row is answered
@@ -35,6 +68,10 @@ BEGIN
     WHERE CASE WHEN search.model IS NULL THEN m.is_default ELSE m.name = search.model END;
     IF chosen.name IS NULL THEN
         RAISE EXCEPTION 'There is no model "%".', coalesce(model, '(default)') USING ERRCODE = 'RV001';
+    END IF;
+    IF NOT chosen.active THEN
+        RAISE EXCEPTION 'The model "%" is inactive: its vectors are no longer kept up to date.', chosen.name
+            USING ERRCODE = 'RV001';
     END IF;
     IF embedding IS NULL THEN
         RAISE EXCEPTION 'A search needs the embedding of its query.'

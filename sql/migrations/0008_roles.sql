@@ -7,11 +7,9 @@ CREATE FUNCTION rowvec.reopen_sources(asked text[], emptied text[]) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     UPDATE rowvec.source s
     SET swept = s.swept AND NOT s.content_type = ANY (emptied),
-        sweep_after = CASE WHEN s.content_type = ANY (emptied) THEN NULL ELSE s.sweep_after END,
-        backfilled = s.backfilled AND NOT s.content_type = ANY (asked),
-        backfill_after = CASE WHEN s.content_type = ANY (asked) THEN NULL ELSE s.backfill_after END,
-        backfill_missing = s.backfill_missing AND NOT s.content_type = ANY (asked)
-    WHERE s.content_type = ANY (asked || emptied)
+        sweep_after = CASE WHEN s.content_type = ANY (emptied) THEN NULL ELSE s.sweep_after END
+    WHERE s.content_type = ANY (asked || emptied);
+    SELECT rowvec.restart_backfills(content_type, 'all') FROM unnest(asked) AS content_type
 $$;
 
 -- What a role lacks of the rights of a daemon: all that its statements need stands here. Rows are locked by some
@@ -21,6 +19,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH tables (name, verbs, updated) AS (
         VALUES ('rowvec.schema_migration', ARRAY['SELECT'], NULL),
                ('rowvec.model', ARRAY['SELECT'], NULL),
+               ('rowvec.unfilled', ARRAY['SELECT'], NULL),
                ('rowvec.source', ARRAY['SELECT'], ARRAY['updated_at']),
                ('rowvec.change', ARRAY['SELECT', 'DELETE'], NULL),
                ('rowvec.embedding_queue', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'], NULL),
@@ -51,7 +50,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         SELECT 'EXECUTE', 'FUNCTION ' || p.oid::regprocedure, has_function_privilege(role, p.oid, 'EXECUTE')
         FROM pg_proc p
         WHERE p.pronamespace = 'rowvec'::regnamespace
-          AND p.proname IN ('read_rows', 'append_backfill', 'reopen_sources', 'missing_rights')
+          AND p.proname IN ('read_rows', 'append_backfill', 'reopen_sources', 'activate_model', 'missing_rights')
     )
     SELECT r.privilege, r.object FROM rights r WHERE NOT r.held ORDER BY r.object, r.privilege
 $$;

@@ -17,6 +17,8 @@ keyed AS MATERIALIZED (
     -- A key twice in one upsert is an error. Changes of a source that is no longer watched end here, and so do keys
     -- that no index of ours can hold.
     SELECT t.content_type, t.content_id, min(t.priority) AS priority, bool_or(t.kind = 'remove') AS removed,
+           -- NULL: all models. A backfill asks for one.
+           CASE WHEN NOT bool_or(t.model IS NULL) THEN array_agg(t.model) END AS models,
            -- Never before now: claims look only a minute back.
            min(greatest(t.due_at, now())) AS due_at
     FROM taken t
@@ -57,7 +59,7 @@ upserted AS (
     SELECT f.content_type, f.content_id, m.name, f.priority, nextval('rowvec.generation'), f.due_at
     FROM free f
     CROSS JOIN rowvec.model m
-    WHERE m.active
+    WHERE m.active AND (f.models IS NULL OR m.name = ANY (f.models))
     ON CONFLICT (content_type, content_id, model) DO UPDATE SET
         -- Not EXCLUDED's: that number was drawn before the row was locked and can be the older one.
         generation = nextval('rowvec.generation'),

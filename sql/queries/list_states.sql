@@ -1,4 +1,4 @@
--- Which sources are paused, and which still have rows to be queued or vectors to be looked through.
-SELECT content_type, paused_at, backfilled AND swept AS backfilled
+-- Which sources are paused, and which have vectors to be looked through for rows that are gone.
+SELECT content_type, paused_at, swept
 FROM rowvec.source
 ORDER BY content_type

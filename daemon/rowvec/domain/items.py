@@ -80,6 +80,8 @@ class Watch:
         text_function: makes the text of a row in place of the columns.
         depends_on: the other tables that it reads, as JSON.
         urgent_rows: how many rows one transaction, or one owner within the lane's time, may bring at this priority.
+        trigger_name: what the triggers' names begin with; None for names of ours.
+        function_name: what the names of their functions begin with; None for names of ours.
     """
 
     table: str
@@ -97,6 +99,8 @@ class Watch:
     text_function: str | None = None
     depends_on: str = "[]"
     urgent_rows: int = 500
+    trigger_name: str | None = None
+    function_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,23 +35,23 @@ class Backfiller:
         while True:
             appended = 0
             try:
-                for content_type in await self._changes.unfilled(MAX_WAITING):
-                    appended += await self._append(content_type)
+                for content_type, model in await self._changes.unfilled(MAX_WAITING):
+                    appended += await self._append(content_type, model)
             except DatabaseUnavailableError as error:
                 log.debug("backfill.interrupted", error=str(error))
             if appended:
                 self._bell.ring(Cause.POLL)
             await asyncio.sleep(BUSY_SECONDS if appended else IDLE_SECONDS)
 
-    async def _append(self, content_type: str) -> int:
+    async def _append(self, content_type: str, model: str | None) -> int:
         try:
-            rows = await self._changes.append_backfill(content_type)
+            rows = await self._changes.append_backfill(content_type, model)
         except DatabaseUnavailableError:
             raise
         except RowvecError as error:
             # One table that can't be read keeps no other from being filled.
-            log.warning("backfill.refused", content_type=content_type, error=str(error))
+            log.warning("backfill.refused", content_type=content_type, model=model, error=str(error))
             return 0
         if rows:
-            log.info("backfill.appended", content_type=content_type, rows=rows)
+            log.info("backfill.appended" if model else "backfill.swept", content_type=content_type, model=model, rows=rows)
         return rows

@@ -53,15 +53,15 @@ class PostgresChangeLog:
         named = [self._database.sql(name) for name in _FOLD]
         return named + [self._database.sql(name, PARENT_TABLE) for name in ("lock_vectors", "delete_rows")]
 
-    async def unfilled(self, max_waiting: int) -> Sequence[str]:
+    async def unfilled(self, max_waiting: int) -> Sequence[tuple[str, str | None]]:
         """See `ports.ChangeLog.unfilled`."""
         rows = await self._database.fetch("list_unfilled_sources", max_waiting)
-        return [row["content_type"] for row in rows]
+        return [(row["content_type"], row["model"]) for row in rows]
 
-    async def append_backfill(self, content_type: str) -> int:
+    async def append_backfill(self, content_type: str, model: str | None) -> int:
         """See `ports.ChangeLog.append_backfill`."""
         try:
-            rows = await self._database.fetch("append_backfill", content_type)
+            rows = await self._database.fetch("append_backfill", content_type, model)
         except (asyncpg.PostgresError, LockedError, StatementTimeoutError) as error:
             # Whatever one source's condition, function or table does, it keeps no other from its turn.
             raise SourceUnreadableError(f"The rows of {content_type} can't be listed.", str(error)) from error
