@@ -21,6 +21,11 @@ from rowvec.postgres.roles import DAEMON_ROLE, prepare_role
 Connect = Callable[[], Coroutine[Any, Any, asyncpg.Connection]]
 MODELS = {"first": 8, "second": 4}
 SETTINGS = {"max_prepared_transactions": "10"}
+FILL = """
+    INSERT INTO rowvec.backfill (content_type, model, done) SELECT content_type, model, true FROM rowvec.unfilled
+    ON CONFLICT (content_type, model) DO UPDATE SET done = true
+"""
+"""Makes all sources as if their backfills had come to their end."""
 MAJOR = int(os.environ.get("ROWVEC_TEST_POSTGRES", "18"))
 
 
@@ -68,6 +73,7 @@ async def create_template(server: Server) -> str:
     await _run(server.dsn, f"CREATE DATABASE {name}")
     await migrate_database(server.dsn_for(name), MODELS)
     await prepare_role(server.dsn_for(name))
+    await _run(server.dsn_for(name), FILL)
     with contextlib.suppress(asyncpg.InternalServerError):  # another worker, on a server that they share, does the same
         await _run(server.dsn, f"ALTER ROLE {DAEMON_ROLE} PASSWORD 'secret'")
     return name

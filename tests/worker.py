@@ -80,6 +80,15 @@ class Worker:
         embeddings = {digest: array("f", [byte / 255 for byte in digest[:length]]) for digest in hashes}
         return await self.store_.store(claim, TRAITS, documents, embeddings)
 
+    async def unfilled(self, max_waiting: int = 1_000_000) -> list[str]:
+        """The sources with work in the background, our own one for documents aside."""
+        return sorted({content_type for content_type, _ in await self.log.unfilled(max_waiting)} - {"document"})
+
+    async def append_page(self, content_type: str) -> int:
+        """Do the next page of a source's work in the background, for all models alike; return its rows."""
+        todo = [model for name, model in await self.log.unfilled(1_000_000) if name == content_type]
+        return max([await self.log.append_backfill(content_type, model) for model in todo], default=0)
+
     async def settle(self) -> None:
         """Fold and work until nothing is left, as a daemon would."""
         while (await self.fold()).folded:

@@ -164,7 +164,12 @@ class Daemon:
     async def _check(self) -> None:
         async with administration(self._settings.dsn) as database:
             known = {row["name"]: row["dimensions"] for row in await database.models()}
-            missing_rights = await database.missing_rights()
+            self._refuse(known, await database.missing_rights())
+            for name in await database.activate_models([embedder.name for embedder in self._embedders]):
+                log.info("model.activated", model=name)
+
+    def _refuse(self, known: dict[str, int], missing_rights: list[str]) -> None:
+        """Raise when models, name to dimensions, or rights don't fit."""
         wanted = {embedder.name: embedder.dimensions for embedder in self._embedders}
         check_dimensions(known, wanted)
         if missing := wanted.keys() - known.keys():

@@ -78,8 +78,8 @@ class ChangeLog(Protocol):
     async def unfilled(self, max_waiting: int) -> Sequence[tuple[str, str | None]]:
         """Return the sources, by content type, that have work in the background.
 
-        With a model: rows to be queued for it, unless so many bulk items wait. Without: vectors to be looked through for
-        rows that are gone.
+        With a model: rows to be queued for it, unless so many bulk items wait. Without: vectors to be looked through
+        for rows that are gone.
         """
 
     async def append_backfill(self, content_type: str, model: str | None) -> int:

@@ -103,6 +103,12 @@ class Settings(BaseSettings):
         """The models that have a provider, by name."""
         return {name: model for name, model in self.models.items() if model.provider != "off"}
 
+    @property
+    def models_off(self) -> list[str]:
+        """The models that were switched off on purpose."""
+        given = self.models.items()
+        return [name for name, model in given if model.provider == "off" and "provider" in model.model_fields_set]
+
     @classmethod
     def settings_customise_sources(
         cls,

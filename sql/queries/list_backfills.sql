@@ -1,6 +1,21 @@
--- How far the backfills are that have not come to their end: rows looked at, bulk items of the model that wait.
-SELECT u.content_type, u.model, u.stopped, u.rows,
+-- How far the backfills of sources and active models are: rows looked at; bulk items that wait, are worked on or failed.
+-- Paused ones rest. Our own source of texts queued by hand has none to speak of before there is one.
+WITH unfolded AS MATERIALIZED (
+    SELECT content_type, model, count(*) AS changes FROM rowvec.change WHERE model IS NOT NULL GROUP BY content_type, model
+)
+SELECT s.content_type, m.name AS model, coalesce(b.done, false) AS done, coalesce(b.stopped, false) AS stopped,
+       coalesce(b.rows, 0) AS rows,
+       coalesce((SELECT changes FROM unfolded u WHERE u.content_type = s.content_type AND u.model = m.name), 0)
+       + (SELECT count(*) FROM rowvec.embedding_queue q
+          WHERE q.status = 'queued' AND q.model = m.name AND q.lane = 'bulk' AND q.content_type = s.content_type)
+       + (SELECT count(*) FROM rowvec.embedding_queue q
+          WHERE q.status = 'processing' AND q.model = m.name AND q.lane = 'bulk' AND q.content_type = s.content_type)
+       AS waiting,
        (SELECT count(*) FROM rowvec.embedding_queue q
-        WHERE q.status = 'queued' AND q.model = u.model AND q.lane = 'bulk' AND q.content_type = u.content_type) AS waiting
-FROM rowvec.unfilled u
-ORDER BY u.content_type, u.model
+        WHERE q.status = 'failed' AND q.model = m.name AND q.content_type = s.content_type) AS failed
+FROM rowvec.source s
+CROSS JOIN rowvec.model m
+LEFT JOIN rowvec.backfill b ON b.content_type = s.content_type AND b.model = m.name
+WHERE m.active AND s.paused_at IS NULL
+  AND (s.relation <> 'rowvec.document'::regclass OR EXISTS (SELECT FROM rowvec.document))
+ORDER BY s.content_type, m.name

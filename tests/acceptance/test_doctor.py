@@ -12,7 +12,7 @@ from typing import Any, Final
 import asyncpg
 import pytest
 
-from database import MODELS, Server
+from database import FILL, MODELS, Server
 
 EXPECTED_SECONDS: Final = 30
 SET: Final = {
@@ -141,8 +141,9 @@ async def test_status_marks_what_is_late_and_says_why(watched: asyncpg.Connectio
 async def test_status_says_what_is_paused_or_still_looked_through(watched: asyncpg.Connection, dsn: str) -> None:
     answer = await rowvec(dsn, "status")
     assert "Nothing is queued." in answer.out
-    assert "The rows of course are being looked through" in answer.out
+    assert "The rows of course for first are being looked through, page by page: 0 so far." in answer.out
     await watched.execute("SELECT rowvec.pause('course')")
     assert "The source course has been paused since 2" in (await rowvec(dsn, "status")).out
-    await watched.execute("SELECT rowvec.resume('course'); UPDATE rowvec.source SET backfilled = true, swept = true")
+    await watched.execute("SELECT rowvec.resume('course'); UPDATE rowvec.source SET swept = true")
+    await watched.execute(FILL)
     assert "Nothing waits: all vectors are up to date." in (await rowvec(dsn, "status")).out

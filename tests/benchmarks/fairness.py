@@ -15,6 +15,7 @@ import asyncpg
 from benchmarks.figures import Figure, middle_and_worst
 from benchmarks.scratch import DIMENSIONS, POST, database, drained, empty_out, session_of, until
 from daemons import GatedEmbedder, running
+from database import FILL
 from rowvec.embedded import EmbeddedPostgres
 from rowvec.ports import Embedding
 
@@ -64,7 +65,7 @@ async def measure_fairness(postgres: EmbeddedPostgres, rows: int, samples: int) 
         for name, priority in TABLES.items()
     ]
     async with database(postgres, "fairness", *tables, *watches) as dsn, session_of(dsn) as session:
-        await session.execute("UPDATE rowvec.source SET backfilled = true")
+        await session.execute(FILL)
         embedder = RecordingEmbedder()
         async with running(dsn, embedder):
             bulk = await behind_bulk(session, embedder, rows, samples)

@@ -11,6 +11,7 @@ from benchmarks.figures import Figure, Ratio
 from benchmarks.linux import memory
 from benchmarks.scratch import INSTANT, database, drained, plant, ready, session_of
 from daemons import process
+from database import FILL
 from rowvec.embedded import EmbeddedPostgres
 
 WARM_UP_ROWS = 5_000
@@ -19,7 +20,7 @@ AIM_MEGABYTES = 30
 
 async def measure_memory(postgres: EmbeddedPostgres, items: int, seconds: float) -> list[Figure]:
     async with database(postgres, "memory") as dsn, session_of(dsn) as session:
-        await session.execute("UPDATE rowvec.source SET backfilled = true")
+        await session.execute(FILL)
         async with process(dsn, **INSTANT) as daemon:
             await ready(dsn)
             await asyncio.sleep(2)

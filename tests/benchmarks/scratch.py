@@ -81,7 +81,7 @@ async def ready(dsn: str, daemons: int = 1) -> None:
             return bool(
                 await session.fetchval(
                     """
-                    SELECT NOT EXISTS (SELECT FROM rowvec.source WHERE NOT backfilled)
+                    SELECT NOT EXISTS (SELECT FROM rowvec.unfilled)
                        AND (SELECT count(*) FROM rowvec.daemon WHERE beat_at > now() - interval '3 s') = $1
                     """,
                     daemons,

@@ -11,6 +11,7 @@ from pgvector.asyncpg import register_vector
 from benchmarks.figures import Throughput
 from benchmarks.scratch import DIMENSIONS, INSTANT, database, until
 from daemons import process
+from database import FILL
 from rowvec.embedded import EmbeddedPostgres
 from rowvec.models.deterministic import deterministic_embedding
 
@@ -19,7 +20,7 @@ async def measure_throughput(postgres: EmbeddedPostgres, rows: int) -> Throughpu
     """Let a daemon start on waiting rows; beside it write the same vectors with plain batched upserts."""
     async with database(postgres, "throughput") as dsn:
         session = await asyncpg.connect(dsn)
-        await session.execute("UPDATE rowvec.source SET backfilled = true")
+        await session.execute(FILL)
         await session.execute("INSERT INTO post (body) SELECT 'Post ' || n FROM generate_series(1, $1::int) n", rows)
         plain = await _plain_upserts(dsn, rows)
         async with process(dsn, **INSTANT):

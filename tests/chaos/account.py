@@ -17,7 +17,7 @@ from rowvec.models.deterministic import deterministic_embedding
 
 IDLE = """
     SELECT NOT EXISTS (SELECT FROM rowvec.change) AND NOT EXISTS (SELECT FROM rowvec.embedding_queue)
-       AND NOT EXISTS (SELECT FROM rowvec.source WHERE NOT (backfilled AND swept))
+       AND NOT EXISTS (SELECT FROM rowvec.source WHERE NOT swept) AND NOT EXISTS (SELECT FROM rowvec.unfilled)
 """
 SHOWN = 10
 

@@ -47,7 +47,7 @@ async def test_rows_from_before_the_watch_are_filled_in(app: asyncpg.Connection,
         await app.execute("SELECT rowvec.watch('post', 'post', ARRAY['body'], 2, template => '{body}')")
 
         async def filled() -> bool:
-            return await finished(app) and bool(await app.fetchval("SELECT backfilled FROM rowvec.source"))
+            return await finished(app) and bool(await app.fetchval("SELECT NOT EXISTS (SELECT FROM rowvec.unfilled)"))
 
         await eventually(filled)
     assert await texts(app) == [f"Post {n}" for n in range(1, 2501)]
@@ -137,9 +137,8 @@ async def test_one_poison_text_fails_alone(post: asyncpg.Connection, dsn: str) -
             return bool(
                 await post.fetchval(
                     """
-                    SELECT bool_and(backfilled) AND NOT EXISTS (SELECT FROM rowvec.change)
+                    SELECT NOT EXISTS (SELECT FROM rowvec.unfilled) AND NOT EXISTS (SELECT FROM rowvec.change)
                        AND (SELECT array_agg(status) = '{failed}' FROM rowvec.embedding_queue WHERE model = 'first')
-                      FROM rowvec.source
                     """
                 )
             )

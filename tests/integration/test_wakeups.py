@@ -30,7 +30,7 @@ async def embedded(session: asyncpg.Connection, body: str) -> bool:
 
 async def asleep(session: asyncpg.Connection) -> bool:
     """Whether the daemon has cleared its mark and has nothing left to do of its own."""
-    sleeping = "SELECT last_value = 1 AND (SELECT bool_and(backfilled) FROM rowvec.source) FROM rowvec.awake_until"
+    sleeping = "SELECT last_value = 1 AND NOT EXISTS (SELECT FROM rowvec.unfilled) FROM rowvec.awake_until"
     return bool(await session.fetchval(sleeping))
 
 

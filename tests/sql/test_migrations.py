@@ -19,7 +19,7 @@ from database import as_user
 from rowvec.domain.errors import ConfigurationError, SchemaNewerError, SchemaOutdatedError
 from rowvec.domain.items import Watch
 from rowvec.postgres import migrations
-from rowvec.postgres.administration import administration, migrate_database
+from rowvec.postgres.administration import Migrated, administration, migrate_database
 from rowvec.postgres.migrations import Migration, check_schema, load_migrations, migrate
 from worker import TRAITS, Worker
 
@@ -70,9 +70,9 @@ def test_the_files_are_numbered_without_gaps() -> None:
 
 
 async def test_an_empty_database_gets_everything_in_order(empty_dsn: str) -> None:
-    applied, added = await migrate_database(empty_dsn, {"first": 8, "second": 4})
-    assert [(migration.version, migration.name) for migration in applied] == all_of_them()
-    assert added == ["first", "second"]
+    done = await migrate_database(empty_dsn, {"first": 8, "second": 4})
+    assert [(migration.version, migration.name) for migration in done.migrations] == all_of_them()
+    assert done.added == ["first", "second"]
     assert await booked(empty_dsn) == all_of_them()
     await check(empty_dsn)
 
@@ -81,20 +81,20 @@ async def test_a_second_time_does_nothing(empty_dsn: str) -> None:
     await migrate_database(empty_dsn, {"first": 8})
     async with session(empty_dsn) as connection:
         before = await connection.fetch("SELECT * FROM rowvec.schema_migration")
-        assert await migrate_database(empty_dsn, {"first": 8}) == ([], [])
+        assert await migrate_database(empty_dsn, {"first": 8}) == Migrated([], [], [], [])
         assert await connection.fetch("SELECT * FROM rowvec.schema_migration") == before
 
 
 async def test_four_runners_at_once_apply_each_migration_once(empty_dsn: str) -> None:
     results = await asyncio.gather(*(migrate_database(empty_dsn, {}) for _ in range(4)))
-    applied = [migration.version for found, _ in results for migration in found]
+    applied = [migration.version for done in results for migration in done.migrations]
     assert sorted(applied) == [version for version, _ in all_of_them()]
     assert await booked(empty_dsn) == all_of_them()
 
 
 async def test_four_runners_at_once_register_each_model_once(empty_dsn: str) -> None:
     results = await asyncio.gather(*(migrate_database(empty_dsn, {"first": 8, "second": 4}) for _ in range(4)))
-    assert sorted(name for _, added in results for name in added) == ["first", "second"]
+    assert sorted(name for done in results for name in done.added) == ["first", "second"]
 
 
 async def test_a_database_that_is_strict_by_default_is_migrated_by_several_at_once(empty_dsn: str) -> None:
@@ -153,8 +153,8 @@ async def test_a_runner_killed_in_the_middle_leaves_whole_migrations_only(empty_
         assert await admin.fetchval("SELECT to_regprocedure('rowvec.check_settings(rowvec.source)')") is None
     with pytest.raises(SchemaOutdatedError, match="lacks migration 5"):
         await check(empty_dsn)
-    applied, _ = await migrate_database(empty_dsn, {})
-    assert [migration.version for migration in applied] == [version for version, _ in all_of_them()[4:]]
+    done = await migrate_database(empty_dsn, {})
+    assert [migration.version for migration in done.migrations] == [version for version, _ in all_of_them()[4:]]
 
 
 # --- Versions that don't fit -----------------------------------------------------------------------------

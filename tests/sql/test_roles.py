@@ -33,6 +33,7 @@ RIGHTS: Final = [
     ("SELECT", "TABLE rowvec.model"),
     ("SELECT", "TABLE rowvec.source"),
     ("UPDATE (updated_at)", "TABLE rowvec.source"),
+    ("SELECT", "TABLE rowvec.unfilled"),
     ("SELECT", "TABLE rowvec.change"),
     ("DELETE", "TABLE rowvec.change"),
     ("SELECT", "TABLE rowvec.embedding_queue"),
@@ -54,7 +55,8 @@ RIGHTS: Final = [
     ("DELETE", "TABLE rowvec.vector_first"),
     ("USAGE", "SEQUENCE rowvec.generation"),
     ("UPDATE", "SEQUENCE rowvec.awake_until"),
-    ("EXECUTE", "FUNCTION rowvec.append_backfill(text)"),
+    ("EXECUTE", "FUNCTION rowvec.activate_model(text)"),
+    ("EXECUTE", "FUNCTION rowvec.append_backfill(text,text)"),
     ("EXECUTE", "FUNCTION rowvec.missing_rights(name)"),
     ("EXECUTE", "FUNCTION rowvec.read_rows(text,text[])"),
     ("EXECUTE", "FUNCTION rowvec.reopen_sources(text[],text[])"),
@@ -148,7 +150,8 @@ async def settled(admin: asyncpg.Connection, left: int = 0) -> bool:
     return bool(
         await admin.fetchval(
             """
-            SELECT bool_and(s.backfilled AND s.swept) AND NOT EXISTS (SELECT FROM rowvec.change)
+            SELECT bool_and(s.swept) AND NOT EXISTS (SELECT FROM rowvec.unfilled)
+               AND NOT EXISTS (SELECT FROM rowvec.change)
                AND (SELECT count(*) FROM rowvec.embedding_queue WHERE model = 'first') = $1
             FROM rowvec.source s
             """,
@@ -165,6 +168,7 @@ async def work(app: asyncpg.Connection, dsn: str) -> None:
     async with administration(dsn) as database:
         assert await database.models()
         await database.missing_rights()
+        await database.activate_models(["first"])
     async with Worker.open(dsn) as worker:
         wake = PostgresWakeSource(worker.database, dsn)
         async with wake.listen():
@@ -191,8 +195,8 @@ async def work(app: asyncpg.Connection, dsn: str) -> None:
         async with app.transaction(isolation="repeatable_read"):
             await app.execute("TRUNCATE course")
         await worker.settle()
-        while "course" in await worker.log.unfilled(1000):
-            await worker.log.append_backfill("course")
+        while "course" in await worker.unfilled():
+            await worker.append_page("course")
         await worker.settle()
         assert await app.fetchval("SELECT count(*) FROM rowvec.vector_first") == 0
 
@@ -586,8 +590,8 @@ async def test_row_level_security_is_never_taken_for_deletion(empty_dsn: str, fo
         guarded(empty_dsn, forced=forced) as (admin, owner, set_in_force),
         Worker.open(as_user(empty_dsn, DAEMON_ROLE)) as worker,
     ):
-        while "course" in await worker.log.unfilled(1000):
-            await worker.log.append_backfill("course")
+        while "course" in await worker.unfilled():
+            await worker.append_page("course")
         await worker.settle()
         assert await held(admin) == ["1", "2", "3"]
 
@@ -600,16 +604,16 @@ async def test_row_level_security_is_never_taken_for_deletion(empty_dsn: str, fo
         with pytest.raises(SourceUnreadableError, match="row-level security"):
             await worker.read(claim)
         await worker.queue.release(claim, [item.id for item in claim.items], 0)
-        for background in ("backfilled", "swept"):
-            await admin.execute(f"UPDATE rowvec.source SET {background} = false, backfill_after = NULL")
+        for background in ("DELETE FROM rowvec.backfill", "UPDATE rowvec.source SET swept = false"):
+            await admin.execute(background)
             with pytest.raises(ConfigurationError, match="row-level security"):
-                await worker.log.append_backfill("course")
+                await worker.append_page("course")
             await worker.fold()
             assert await held(admin) == ["1", "2", "3"]
 
         await admin.execute(lifted())
-        while "course" in await worker.log.unfilled(1000):
-            await worker.log.append_backfill("course")
+        while "course" in await worker.unfilled():
+            await worker.append_page("course")
         await worker.fold()
         while found := await worker.queue.probe(["first"], EVER):
             claim = await worker.queue.claim(next(iter(found)), uuid.uuid4(), 1000, EVER)
@@ -631,7 +635,7 @@ async def test_a_source_under_row_level_security_rests_until_it_may_be_read(
             await eventually(lambda: settled(admin))
             await admin.execute(set_in_force)
             await admin.execute("UPDATE course SET title = 'Two!' WHERE id = 2")
-            await admin.execute("UPDATE rowvec.source SET backfilled = false, backfill_after = NULL, swept = false")
+            await admin.execute("DELETE FROM rowvec.backfill; UPDATE rowvec.source SET swept = false")
             await eventually(rests)
             assert await held(admin) == ["1", "2", "3"]
             assert await admin.fetchval("SELECT count(*) FROM rowvec.embedding_queue WHERE retry_count > 0") == 0

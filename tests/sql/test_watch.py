@@ -18,7 +18,10 @@ from worker import EVER, Worker
 
 
 async def changes(session: asyncpg.Connection) -> list[tuple[str, str]]:
-    rows = await session.fetch("SELECT content_id, kind FROM rowvec.change ORDER BY id")
+    """What was appended; a backfill does it for each model alike, which counts as one here."""
+    rows = await session.fetch("""
+        SELECT content_id, kind FROM rowvec.change WHERE model IS DISTINCT FROM 'second' ORDER BY id
+    """)
     return [tuple(row) for row in rows]
 
 
@@ -32,13 +35,18 @@ async def texts(session: asyncpg.Connection) -> dict[str, str]:
 
 
 async def triggers(session: asyncpg.Connection) -> dict[str, int]:
-    rows = await session.fetch("SELECT tgname, oid FROM pg_trigger WHERE tgname LIKE 'rowvec%' ORDER BY tgname")
+    """Those of the test's own sources."""
+    rows = await session.fetch("""
+        SELECT tgname, oid FROM pg_trigger
+        WHERE tgname LIKE 'rowvec%' AND tgrelid <> 'rowvec.document'::regclass ORDER BY tgname
+    """)
     return {row["tgname"]: row["oid"] for row in rows}
 
 
 async def trigger_functions(session: asyncpg.Connection) -> list[str]:
     rows = await session.fetch("""
-        SELECT proname FROM pg_proc WHERE pronamespace = 'rowvec'::regnamespace AND prorettype = 'trigger'::regtype
+        SELECT proname FROM pg_proc
+        WHERE pronamespace = 'rowvec'::regnamespace AND prorettype = 'trigger'::regtype AND proname !~ '_document$'
     """)
     return [row["proname"] for row in rows]
 
@@ -46,8 +54,8 @@ async def trigger_functions(session: asyncpg.Connection) -> list[str]:
 async def backfill(worker: Worker, content_type: str) -> list[int]:
     """Append pages until nothing is left; return how many rows each had."""
     pages = []
-    while content_type in await worker.log.unfilled(1_000_000):
-        pages.append(await worker.log.append_backfill(content_type))
+    while content_type in await worker.unfilled():
+        pages.append(await worker.append_page(content_type))
     return pages
 
 
@@ -377,13 +385,14 @@ async def test_watching_otherwise_replaces_the_triggers_and_queues_what_it_affec
     await worker.settle()
     await backfill(worker, "course")
     await worker.settle()
-    before, since = await triggers(course), await course.fetchval("SELECT created_at FROM rowvec.source")
+    of_course = "FROM rowvec.source WHERE content_type = 'course'"
+    before, since = await triggers(course), await course.fetchval(f"SELECT created_at {of_course}")
     assert await course.fetchval(f"SELECT rowvec.watch('course', 'course', {settings})")
     after = await triggers(course)
     assert after.keys() - before.keys() <= {"rowvec_lose_course"}
     assert not set(after.values()) & set(before.values())
-    assert await course.fetchval("SELECT created_at FROM rowvec.source") == since
-    swept = await course.fetchval("SELECT swept FROM rowvec.source")
+    assert await course.fetchval(f"SELECT created_at {of_course}") == since
+    swept = await course.fetchval(f"SELECT swept {of_course}")
     assert await backfill(worker, "course") == ([] if swept else [2, 0]) + pages
     queued = [(str(key), "write") for key in range(1, sum(pages) + 1)]
     assert await changes(course) == ([("1", "remove")] if "condition" in settings else queued)
@@ -475,7 +484,7 @@ async def test_unwatch_leaves_nothing(course: asyncpg.Connection, worker: Worker
     await course.execute("SELECT rowvec.unwatch('course')")
     for table in ("source", "change", "embedding_queue", "vector", "vector_first", "vector_second"):
         types = await course.fetch(f"SELECT DISTINCT content_type FROM rowvec.{table}")
-        assert [row["content_type"] for row in types] == ["note"], table
+        assert {row["content_type"] for row in types} - {"document"} == {"note"}, table
     assert {name.rsplit("_", 1)[-1] for name in await triggers(course)} == {"note"}
     assert {name.rsplit("_", 1)[-1] for name in await trigger_functions(course)} == {"note"}
     await course.execute("UPDATE course SET title = 'Nobody looks'")
@@ -502,7 +511,7 @@ async def test_a_dropped_table_is_told_and_its_watch_can_be_ended(course: asyncp
     with pytest.raises(SourceUnreadableError, match=r'table of the source "course" is gone.*rowvec unwatch'):
         await worker.read(claim)
     with pytest.raises(SourceUnreadableError, match='table of the source "course" is gone'):
-        await worker.log.append_backfill("course")
+        await worker.append_page("course")
     sources = await worker.database.fetch("list_sources")
     assert [(row["content_type"], row["key"]) for row in sources] == [("course", [None])]
     await course.execute("SELECT rowvec.unwatch('course')")
@@ -522,7 +531,7 @@ async def test_a_dropped_column_is_told_until_the_table_is_watched_again(
     with pytest.raises(SourceUnreadableError, match=r'column of the source "course" is gone.*Watch .* again'):
         await worker.read(claim)
     with pytest.raises(SourceUnreadableError, match='column of the source "course" is gone'):
-        await worker.log.append_backfill("course")
+        await worker.append_page("course")
     if column == "id":
         await course.execute("ALTER TABLE course ADD COLUMN id bigint PRIMARY KEY DEFAULT 1")
     await course.execute("SELECT rowvec.watch('course', 'course', ARRAY['description'], 2)")
@@ -653,7 +662,7 @@ async def test_pages_come_in_the_order_of_the_key_and_each_row_once(
     assert await changes(app) == [(key, "write") for key in wanted]
     # However urgent the source: what was there before waits behind what is written now.
     assert await app.fetchval("SELECT array_agg(DISTINCT priority) FROM rowvec.change") == [5]
-    assert await worker.log.append_backfill("old") == 0
+    assert await worker.append_page("old") == 0
 
 
 async def test_a_backfill_is_taken_up_where_it_was_left(app: asyncpg.Connection, worker: Worker, other: Worker) -> None:
@@ -662,7 +671,7 @@ async def test_a_backfill_is_taken_up_where_it_was_left(app: asyncpg.Connection,
         INSERT INTO old SELECT n, 'Text' FROM generate_series(1, 2500) n;
         SELECT rowvec.watch('old', 'old', ARRAY['body'], 7);
     """)
-    assert await worker.log.append_backfill("old") == 1000
+    assert await worker.append_page("old") == 1000
     await worker.database.close()
     # What goes meanwhile is not asked for, even when it is the row where the last page ended; what comes before
     # that row is told by its trigger.
@@ -682,7 +691,7 @@ async def test_a_page_that_is_rolled_back_is_appended_again(app: asyncpg.Connect
     """)
     killed = app.transaction()
     await killed.start()
-    assert await app.fetchval("SELECT rowvec.append_backfill('old')") == 10
+    assert await app.fetchval("SELECT rowvec.append_backfill('old', 'first')") == 10
     await killed.rollback()
     assert await backfill(worker, "old") == [10, 0]
     assert len(await changes(app)) == 10
@@ -699,13 +708,14 @@ async def test_two_daemons_at_once_append_each_row_once(
     busy = await connect()
     transaction = busy.transaction()
     await transaction.start()
-    assert await busy.fetchval("SELECT rowvec.append_backfill('old')") == 1000
+    assert await busy.fetchval("SELECT rowvec.append_backfill('old', 'first')") == 1000
     # The second one neither waits nor does the same page.
-    assert await asyncio.wait_for(worker.log.append_backfill("old"), 5) == 0
+    assert await asyncio.wait_for(worker.append_page("old"), 5) == 0
     await transaction.commit()
-    pages = await asyncio.gather(backfill(worker, "old"), backfill(other, "old"))
-    assert sum(map(sum, pages)) == 2500
-    assert sorted(int(key) for key, _ in await changes(app)) == list(range(1, 3501))
+    await asyncio.gather(backfill(worker, "old"), backfill(other, "old"))
+    for model in ("first", "second"):
+        rows = await app.fetch("SELECT content_id FROM rowvec.change WHERE model = $1", model)
+        assert sorted(int(row["content_id"]) for row in rows) == list(range(1, 3501))
 
 
 async def test_a_backfill_waits_while_enough_is_waiting(app: asyncpg.Connection, worker: Worker) -> None:
@@ -714,22 +724,22 @@ async def test_a_backfill_waits_while_enough_is_waiting(app: asyncpg.Connection,
         INSERT INTO old SELECT n, 'Text' FROM generate_series(1, 2000) n;
         SELECT rowvec.watch('old', 'old', ARRAY['body'], 2, urgent_rows => 2000);
     """)
-    assert await worker.log.unfilled(500) == ["old"]
-    assert await worker.log.append_backfill("old") == 1000
-    assert await worker.log.unfilled(500) == []  # unfolded changes wait
+    assert await worker.unfilled(500) == ["old"]
+    assert await worker.append_page("old") == 1000
+    assert await worker.unfilled(500) == []  # unfolded changes wait
     while (await worker.fold()).folded:
         pass
-    assert await worker.log.unfilled(500) == []  # items wait
+    assert await worker.unfilled(500) == []  # items wait
     claim = await worker.claim(Lane.BULK, "old")
     assert len(claim.items) == 1000
     await worker.store(claim, await worker.read(claim))
     await app.execute("DELETE FROM rowvec.embedding_queue WHERE model = 'second'")
-    assert await worker.log.unfilled(500) == ["old"]
+    assert await worker.unfilled(500) == ["old"]
     # Items of the urgent lanes are the application's own: they hold no backfill up.
     await app.execute("UPDATE old SET body = 'Changed'")
     while (await worker.fold()).folded:
         pass
-    assert await worker.log.unfilled(500) == ["old"]
+    assert await worker.unfilled(500) == ["old"]
 
 
 async def test_a_full_source_holds_up_no_other(app: asyncpg.Connection, worker: Worker) -> None:
@@ -741,17 +751,17 @@ async def test_a_full_source_holds_up_no_other(app: asyncpg.Connection, worker: 
         SELECT rowvec.watch('a', 'a', ARRAY['body']);
         SELECT rowvec.watch('b', 'b', ARRAY['body']);
     """)
-    assert await worker.log.append_backfill("a") == 1000
+    assert await worker.append_page("a") == 1000
     while (await worker.fold()).folded:
         pass
-    assert await worker.log.unfilled(500) == ["b"]
+    assert await worker.unfilled(500) == ["b"]
 
 
 async def test_an_empty_table_is_filled_at_once(course: asyncpg.Connection, worker: Worker) -> None:
-    assert await worker.log.unfilled(1) == ["course"]
-    assert await worker.log.append_backfill("course") == 0
-    assert await worker.log.unfilled(1) == []
-    assert await course.fetchval("SELECT backfilled FROM rowvec.source")
+    assert await worker.unfilled(1) == ["course"]
+    assert await worker.append_page("course") == 0
+    assert await worker.unfilled(1) == []
+    assert await course.fetchval("SELECT NOT EXISTS (SELECT FROM rowvec.unfilled WHERE content_type = 'course')")
 
 
 async def test_a_new_model_fills_all_sources_again(course: asyncpg.Connection, worker: Worker) -> None:
@@ -765,7 +775,7 @@ async def test_a_new_model_fills_all_sources_again(course: asyncpg.Connection, w
 
 
 async def test_a_backfill_of_nothing_watched_is_nothing(worker: Worker) -> None:
-    assert await worker.log.append_backfill("nobody") == 0
+    assert await worker.append_page("nobody") == 0
 
 
 # --- By hand ---------------------------------------------------------------------------------------------

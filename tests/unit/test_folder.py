@@ -66,10 +66,10 @@ class Database:
         floors = floors._replace(other=taken[-1] + 1)
         return Fold(True, floors, len(free), [SLOT] if free else [])  # noqa: FBT003 - the lock was had
 
-    async def unfilled(self, max_waiting: int) -> Sequence[str]:
+    async def unfilled(self, max_waiting: int) -> Sequence[tuple[str, str | None]]:
         raise NotImplementedError
 
-    async def append_backfill(self, content_type: str) -> int:
+    async def append_backfill(self, content_type: str, model: str | None) -> int:
         raise NotImplementedError
 
     async def probe(self, models: Sequence[str], since: datetime) -> Mapping[Slot, datetime]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from rowvec.app import VERSION
-from rowvec.cli import demo, doctor, failed, migrate, run, search, sources, status
+from rowvec.cli import backfill, demo, doctor, failed, migrate, run, search, sources, status
 from rowvec.cli.output import Json, print_json
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("unwatch")(sources.unwatch)
 app.command("pause")(sources.pause)
 app.command("resume")(sources.resume)
 app.command("sources")(sources.sources)
+app.command("backfill")(backfill.backfill)
 app.command("status")(status.status)
 app.command("search")(search.search)
 app.add_typer(failed.app, name="failed", help="Items that were given up.")

@@ -14,17 +14,22 @@ def migrate(json: Json = False) -> None:
     """Bring schema, models' tables and the daemon's role up to this program."""
     settings = load_settings()
     models = {name: model.dimensions for name, model in settings.active_models.items()}
-    applied, added = uvloop.run(migrate_database(settings.dsn, models))
+    done = uvloop.run(migrate_database(settings.dsn, models, settings.models_off))
     role = uvloop.run(prepare_role(settings.dsn))
-    names = [f"{migration.version:04} {migration.name}" for migration in applied]
+    names = [f"{migration.version:04} {migration.name}" for migration in done.migrations]
     if json:
-        print_json({"migrations": names, "models": added, "role": role.name, "left_to_administrator": role.left})
+        models_done = {"models": done.added, "activated": done.activated, "deactivated": done.deactivated}
+        print_json({"migrations": names, **models_done, "role": role.name, "left_to_administrator": role.left})
         return
     for name in names:
         console().print(f"applied {name}")
-    for name in added:
+    for name in done.added:
         console().print(f"added model {name}, {models[name]} dimensions")
-    if not names and not added:
+    for name in done.activated:
+        console().print(f"activated model {name}: all rows are queued for it")
+    for name in done.deactivated:
+        console().print(f"switched off model {name}: it has no items")
+    if not (names or done.added or done.activated or done.deactivated):
         console().print("Nothing to do: the schema is up to date.")
     tell_of_role(role)
 

@@ -55,7 +55,7 @@ async def _serve(settings: Settings, postgres: EmbeddedPostgres | None) -> int:
     guard = None
     if postgres is not None:
         models = {name: model.dimensions for name, model in settings.active_models.items()}
-        await migrate_database(settings.dsn, models)
+        await migrate_database(settings.dsn, models, sole=True)
         guard = asyncio.create_task(_stop_with(postgres, daemon))
     try:
         await daemon.run()

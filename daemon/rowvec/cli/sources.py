@@ -34,6 +34,10 @@ def watch(
         int, typer.Option(min=1, help="How many rows one transaction may bring at this priority; the rest is bulk.")
     ] = 500,
     notify: Annotated[bool, typer.Option(help="Whether writers may send NOTIFY.")] = True,
+    trigger_name: Annotated[str | None, typer.Option(help="What its triggers are called, if not as we would.")] = None,
+    function_name: Annotated[
+        str | None, typer.Option(help="What their functions are called, such as app.on_post.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Watch a table: embed its rows from now on.
@@ -58,6 +62,8 @@ def watch(
         text_function=text_function,
         depends_on=_dependencies(depends_on),
         urgent_rows=urgent_rows,
+        trigger_name=trigger_name,
+        function_name=function_name,
     )
     before, changed = uvloop.run(_watch(wanted))
     if json:

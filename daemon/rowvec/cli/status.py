@@ -28,7 +28,7 @@ def status(json: Json = False) -> None:
     out.print()
     print_table(found["models"], ["name", "dimensions", "active", "is_default"], "No model is registered.")
     out.print()
-    print_table([_shown(row) for row in found["items"]], _columns(found["items"]), _told_when_empty(found["sources"]))
+    print_table([_shown(row) for row in found["items"]], _columns(found["items"]), _told_when_empty(found))
     for remark in _remarks(found):
         out.print(remark, markup=False)
 
@@ -48,8 +48,9 @@ def _columns(items: list[dict[str, Any]]) -> list[str]:
     return [column for column in COLUMNS if column != "delayed" or any(row["delayed"] for row in items)]
 
 
-def _told_when_empty(sources: list[dict[str, Any]]) -> str:
-    settled = all(source["backfilled"] and source["paused_at"] is None for source in sources)
+def _told_when_empty(found: dict[str, Any]) -> str:
+    settled = all(source["swept"] and source["paused_at"] is None for source in found["sources"])
+    settled &= all(row["done"] for row in found["backfills"])
     return "Nothing waits: all vectors are up to date." if settled else "Nothing is queued."
 
 
@@ -57,7 +58,8 @@ def _remarks(found: dict[str, Any]) -> list[str]:
     """Return why items wait, and what the tables do not show."""
     why = {reason: None for row in found["items"] for reason in row["why"] if reason != NO_DAEMON}
     resting = {f"Let alone for a while: {rest}": None for daemon in found["daemons"] for rest in daemon["resting"]}
-    remarks = [*(why | resting), *(_state(source) for source in found["sources"])]
+    remarks = [*(why | resting), *(_state(source) for source in found["sources"]), *map(_progress, found["backfills"])]
+    remarks += [_asleep(model["name"]) for model in found["models"] if not model["active"]]
     if found["changes"]:
         remarks.append(f"Of what is queued, {found['changes']} changes are not yet in the queue and have no age.")
     return list(filter(None, remarks))
@@ -67,7 +69,23 @@ def _state(source: dict[str, Any]) -> str:
     name, paused_at = source["content_type"], source["paused_at"]
     if paused_at is not None:
         return f"The source {name} has been paused since {paused_at:%Y-%m-%d %H:%M %Z}."
-    return "" if source["backfilled"] else f"The rows of {name} are being looked through, page by page."
+    return "" if source["swept"] else f"The vectors of {name} are being looked through for rows that are gone."
+
+
+def _progress(row: dict[str, Any]) -> str:
+    if row["done"]:
+        return ""
+    named = f"The rows of {row['content_type']} for {row['model']}"
+    if row["stopped"]:
+        return (
+            f"{named}: the backfill was stopped after {row['rows']:,}; `rowvec backfill {row['content_type']}` goes on."
+        )
+    return f"{named} are being looked through, page by page: {row['rows']:,} so far."
+
+
+def _asleep(model: str) -> str:
+    variable = f"ROWVEC_MODEL_{model.upper()}_URL"
+    return f"The model {model} is inactive and has no items: set {variable} for the daemon, and it has."
 
 
 async def _status() -> dict[str, Any]:

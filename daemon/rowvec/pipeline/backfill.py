@@ -53,5 +53,7 @@ class Backfiller:
             log.warning("backfill.refused", content_type=content_type, model=model, error=str(error))
             return 0
         if rows:
-            log.info("backfill.appended" if model else "backfill.swept", content_type=content_type, model=model, rows=rows)
+            log.info(
+                "backfill.appended" if model else "backfill.swept", content_type=content_type, model=model, rows=rows
+            )
         return rows

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, astuple
+from dataclasses import asdict, astuple, dataclass
 from typing import Any, Final, TypeAlias
 
 import asyncpg
@@ -55,6 +55,36 @@ class Administration:
                 await self._fetch("add_model", name, models[name])
         return added
 
+    async def activate_models(self, names: Iterable[str]) -> list[str]:
+        """Give known models items from now on; return those that had none."""
+        return [name for name in names if (await self._fetch("activate_model", name))[0]["changed"]]
+
+    async def deactivate_models(self, names: Iterable[str]) -> list[str]:
+        """Take models' items away; return those that were active."""
+        return [name for name in names if (await self._patiently("deactivate_model", name))[0]["changed"]]
+
+    async def begin_backfill(self, content_type: str | None, model: str | None, *, again: bool) -> None:
+        """Go on with the backfills that have not come to their end; where there are none, or `again`, begin anew.
+
+        Args:
+            content_type: of one source; None for all.
+            model: for one model; None for all that are active.
+            again: begin anew whatever has been done.
+        """
+        await self._patiently("begin_backfill", content_type, model, again)
+
+    async def stop_backfill(self, content_type: str | None, model: str | None) -> None:
+        """Stop backfills until somebody goes on with them; arguments as `begin_backfill`."""
+        await self._patiently("stop_backfill", content_type, model)
+
+    async def backfills(self) -> list[dict[str, Any]]:
+        """Return how far those are that have not come to their end."""
+        return await self._fetch("list_backfills")
+
+    async def estimate_rows(self, content_types: Sequence[str]) -> dict[str, int | None]:
+        """Return about how many rows sources have; None where one can't be read."""
+        return {row["content_type"]: row["rows"] for row in await self._fetch("estimate_rows", content_types)}
+
     async def watch(self, wanted: Watch) -> bool:
         """Watch a table; false when it was watched just so before."""
         return bool((await self._patiently("watch_table", *astuple(wanted)))[0]["changed"])
@@ -89,6 +119,7 @@ class Administration:
             daemons = await self._fetch("list_daemons")
             models = await self._fetch("list_models")
             states = await self._fetch("list_states")
+            backfills = await self._fetch("list_backfills")
             changes = await self._fetch("count_changes")
             items = await self._fetch("count_items")
         backlogs = read_backlogs(items, changes, models)
@@ -97,6 +128,7 @@ class Administration:
             "daemons": daemons,
             "models": models,
             "sources": states,
+            "backfills": backfills,
             "changes": sum(row["unfolded"] for row in changes),
             "items": [_described(backlog, workers) for backlog in backlogs],
         }
@@ -216,15 +248,46 @@ async def administration(dsn: str) -> AsyncIterator[Administration]:
         await close(connection)
 
 
-async def migrate_database(dsn: str, models: dict[str, int]) -> tuple[list[Migration], list[str]]:
-    """Migrate, and register models; return the new migrations and models."""
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """What `migrate_database` has done.
+
+    Attributes:
+        migrations: those that were applied.
+        added: models that were not known before.
+        activated: models that were inactive before.
+        deactivated: models that were active before.
+    """
+
+    migrations: Sequence[Migration]
+    added: Sequence[str]
+    activated: Sequence[str]
+    deactivated: Sequence[str]
+
+
+async def migrate_database(
+    dsn: str, models: dict[str, int], off: Collection[str] = (), *, sole: bool = False
+) -> Migrated:
+    """Migrate, register models and give them items.
+
+    Args:
+        dsn: the database's.
+        models: those with a provider, name to dimensions.
+        off: those that were switched off on purpose.
+        sole: nobody else runs daemons on this database: all models without a provider are switched off.
+    """
     connection = await connect(dsn, None)
     try:
         applied = await migrate(connection)
-        added = await (await _prepare(connection)).add_models(models)
+        database = await _prepare(connection)
+        added = await database.add_models(models)
+        activated = await database.activate_models(models)
+        known = {row["name"] for row in await database.models()}
+        unwanted = known - models.keys() if sole else known & set(off)
+        deactivated = await database.deactivate_models(sorted(unwanted))
     finally:
         await close(connection)
-    return applied, added
+    return Migrated(applied, added, activated, deactivated)
 
 
 async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> Administration:
