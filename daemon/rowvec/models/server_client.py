@@ -1,0 +1,194 @@
+"""The client of a model server: JSON over HTTP, bounded in time and size, and errors that a person can act on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final
+
+import aiohttp
+import orjson
+
+from rowvec.domain.errors import ModelMisbehavedError, ModelUnavailableError
+
+CONNECT_SECONDS: Final = 5.0
+KEEP_ALIVE_SECONDS: Final = 4.0
+"""Shorter than uvicorn's 5 s: a request must not meet a connection that the server is just closing."""
+PIECE_BYTES: Final = 65536
+WORDS: Final = 200
+REFUSALS: Final = {
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+}
+UNSAID: Final = "[...]"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAddress:
+    """Where a model is served.
+
+    Attributes:
+        url: what the paths of requests are appended to, http or https.
+        api_key: is sent as a bearer token; empty for none.
+        timeout_seconds: for a request as a whole.
+    """
+
+    url: str
+    api_key: str = field(default="", repr=False)
+    timeout_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The server understood the request and refuses what is in it.
+
+    Attributes:
+        status: 400, 413 or 422.
+        words: its reason, at most 200 characters, without any text that was sent.
+    """
+
+    status: int
+    words: str
+
+
+class ServerClient:
+    """Asks one model server; connections are made with the first request and kept.
+
+    Args:
+        model: the model's name, for the names of its settings in errors.
+        address: where its server is.
+    """
+
+    def __init__(self, model: str, address: ServerAddress) -> None:
+        self.variable = f"ROWVEC_MODEL_{model.upper()}"
+        self._address = address
+        self._session: aiohttp.ClientSession | None = None
+
+    async def post(self, path: str, body: Mapping[str, object], max_bytes: int, texts: Collection[str]) -> object:
+        """Send a request; return the answer's JSON, or a `Refusal`.
+
+        Args:
+            path: begins with a slash.
+            body: is sent as JSON.
+            max_bytes: the most that the answer may have.
+            texts: what no error may repeat.
+
+        Raises:
+            ModelUnavailableError: the server can't be reached, is not in order or does not know us.
+            ModelMisbehavedError: the answer is too large or no JSON.
+        """
+        try:
+            status, content = await self._exchange(path, orjson.dumps(body), max_bytes)
+        except TimeoutError:
+            raise ModelUnavailableError("The model server does not answer in time.", self._time_limit()) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise ModelUnavailableError("The model server can't be reached.", self._said(_reason(error))) from None
+        if status // 100 == HTTPStatus.OK // 100:
+            return _parse(content, max_bytes)
+        words = self._said(_words(content, max_bytes), texts)
+        if status in REFUSALS:
+            return Refusal(status, words)
+        raise self._unavailable(status, path, words)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def _exchange(self, path: str, body: bytes, max_bytes: int) -> tuple[int, bytes]:
+        """Return the answer's status and its content, of which one piece beyond the limit is enough."""
+        url = self._address.url.rstrip("/") + path
+        async with self._connected().post(url, data=body, allow_redirects=False) as answer:
+            content = bytearray()
+            async for piece in answer.content.iter_chunked(PIECE_BYTES):
+                content += piece
+                if len(content) > max_bytes:
+                    break
+            return answer.status, bytes(content)
+
+    def _connected(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            limit = self._address.timeout_seconds
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(keepalive_timeout=KEEP_ALIVE_SECONDS),
+                timeout=aiohttp.ClientTimeout(total=limit, sock_connect=min(CONNECT_SECONDS, limit)),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers=self._headers(),
+                auto_decompress=False,
+            )
+        return self._session
+
+    def _headers(self) -> dict[str, str]:
+        # Nothing is unpacked, so that an answer takes no more memory than it has bytes.
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        if self._address.api_key:
+            headers["Authorization"] = f"Bearer {self._address.api_key}"
+        return headers
+
+    def _unavailable(self, status: int, path: str, words: str) -> ModelUnavailableError:
+        match status:
+            case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN if self._address.api_key:
+                message, hint = "The model server refuses the API key", f"Correct {self.variable}_API_KEY."
+            case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
+                message, hint = "The model server wants an API key", f"Set {self.variable}_API_KEY."
+            case HTTPStatus.NOT_FOUND | HTTPStatus.METHOD_NOT_ALLOWED:
+                message = f"The model server does not know {path}"
+                hint = f"That is appended to {self.variable}_URL: is it the base address of such a server?"
+            case _ if status // 100 == HTTPStatus.MULTIPLE_CHOICES // 100:
+                message, hint = "The model server sends us elsewhere", f"Set {self.variable}_URL to where it is."
+            case _:
+                message, hint = "The model server answers with an error", words
+        return ModelUnavailableError(f"{message} ({status}).", hint)
+
+    def _time_limit(self) -> str:
+        return f"{self.variable}_TIMEOUT_SECONDS is {self._address.timeout_seconds:g}."
+
+    def _said(self, words: str, texts: Collection[str] = ()) -> str:
+        """Return what the server said, shortened, without the key and the texts."""
+        words = words.replace(self._address.api_key, UNSAID) if self._address.api_key else words
+        for text in texts:
+            if text in words:
+                # Not inside of a word: the text "a" would take every letter a away.
+                words = re.sub(rf"(?<![A-Za-z0-9]){re.escape(text)}(?![A-Za-z0-9])", UNSAID, words)
+        words = " ".join(words.split())
+        return words if len(words) <= WORDS else words[: WORDS - 3] + "..."
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _parse(content: bytes, max_bytes: int) -> Any:  # noqa: ANN401 - whatever JSON may be
+    if len(content) > max_bytes:
+        raise ModelMisbehavedError("The model server's answer is too large.", f"It has more than {max_bytes} bytes.")
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise ModelMisbehavedError("The model server's answer is no JSON.", str(error)) from None
+
+
+def _words(content: bytes, max_bytes: int) -> str:
+    """Return a reason for people: plain text, or what JSON says in the usual places.
+
+    Other JSON is left out: it may repeat the texts in any spelling (FastAPI's 422 has them as `input`).
+    """
+    if content.lstrip()[:1] not in {b"{", b"[", b'"'}:
+        return content.decode(errors="replace")
+    try:
+        return "; ".join(_sentences(orjson.loads(content)) if len(content) <= max_bytes else ())
+    except orjson.JSONDecodeError:
+        return ""
+
+
+def _sentences(told: Any) -> Iterator[str]:  # noqa: ANN401 - as above
+    if isinstance(told, str):
+        yield told
+    elif isinstance(told, list):
+        for one in told:
+            yield from _sentences(one)
+    elif isinstance(told, dict):
+        for place in ("detail", "error", "message", "msg"):
+            yield from _sentences(told.get(place))
