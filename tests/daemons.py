@@ -101,10 +101,13 @@ class GatedEmbedder:
 
 @contextlib.asynccontextmanager
 async def running(dsn: str, *embedders: Embedder, **given: object) -> AsyncIterator[Daemon]:
-    """Run a daemon in this process; it is stopped in good order at the end, and what it raised is raised."""
+    """Run a daemon in this process, with the given models or those that are set.
+
+    It is stopped in good order at the end, and what it raised is raised.
+    """
     settings = load_settings(**{"DATABASE_URL": dsn, "ROWVEC_LISTEN_DATABASE_URL": dsn, "ROWVEC_HTTP_PORT": 0, **given})
     ready = asyncio.Event()
-    daemon = Daemon(settings, Notifier(), list(embedders), lambda _: ready.set())
+    daemon = Daemon(settings, Notifier(), list(embedders) or None, lambda _: ready.set())
     task = asyncio.create_task(daemon.run())
     waiting = asyncio.create_task(ready.wait())
     await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,0 +1,132 @@
+"""The whole way with a model behind HTTP: a stand-in for the services of the original system."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+import structlog
+from aiohttp import web
+
+from daemons import eventually, finished, process, running
+from embedding_servers import API_KEY, SentenceTransformersServer, invalid
+from rowvec.models.deterministic import deterministic_embedding
+
+DIMENSIONS = 8
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[SentenceTransformersServer]:
+    async with SentenceTransformersServer(DIMENSIONS).serving() as serving:
+        yield serving
+
+
+def models(service: SentenceTransformersServer, api_key: str = API_KEY) -> dict[str, Any]:
+    return {
+        "e5_small": {"provider": "off"},
+        "first": {"url": service.url, "api_key": api_key, "dimensions": DIMENSIONS, "timeout_seconds": 10},
+    }
+
+
+async def resting(session: asyncpg.Connection) -> str:
+    return str(await session.fetchval("SELECT string_agg(resting::text, ' ') FROM rowvec.daemon"))
+
+
+async def test_rows_get_the_vectors_of_a_server_and_are_found_by_them(
+    post: asyncpg.Connection, dsn: str, service: SentenceTransformersServer
+) -> None:
+    await post.execute("INSERT INTO post (body) SELECT 'Post ' || n FROM generate_series(1, 100) n")
+    async with running(dsn, models=models(service)):
+        await eventually(lambda: finished(post))
+    rows = await post.fetch("SELECT chunk_text, provider_revision, prefix, embedding::real[] FROM rowvec.vector_first")
+    assert len(rows) == 100
+    for text, revision, prefix, embedding in rows:
+        assert (revision, prefix) == ("sentence_transformers-1", "passage")
+        assert embedding == list(deterministic_embedding(text, DIMENSIONS))
+    assert {request.task for request in service.requests} == {"passage"}
+
+    settings = {
+        "ROWVEC_MODEL_FIRST_PROVIDER": "sentence_transformers",
+        "ROWVEC_MODEL_FIRST_URL": service.url,
+        "ROWVEC_MODEL_FIRST_API_KEY": API_KEY,
+    }
+    async with process(dsn, ["-m", "rowvec", "search", "Post", "--model", "first", "--json"], **settings) as search:
+        assert await search.wait() == 0
+        assert len(json.loads(search.log.read_text())) == 10
+    assert (service.requests[-1].task, service.requests[-1].texts) == ("query", ["Post"])
+
+
+async def test_a_server_that_is_away_burns_no_retry_and_says_why(
+    post: asyncpg.Connection, dsn: str, service: SentenceTransformersServer
+) -> None:
+    await service.refuse_connections()
+    with structlog.testing.capture_logs() as logs:
+        async with running(dsn, models=models(service)):
+            await post.execute("INSERT INTO post (body) SELECT 'Post ' || n FROM generate_series(1, 50) n")
+
+            async def told() -> bool:
+                return "The model server can't be reached." in await resting(post)
+
+            await eventually(told)
+            await service.listen()
+            await eventually(lambda: finished(post))
+    assert await post.fetchval("SELECT count(*) FROM rowvec.vector_first") == 50
+    assert not [entry for entry in logs if entry["event"] in {"item.retried", "item.failed"}]
+
+
+async def test_a_wrong_key_is_told_where_people_look_and_never_shown(
+    post: asyncpg.Connection, dsn: str, service: SentenceTransformersServer
+) -> None:
+    wrong = "no-key-of-this-server"
+    with structlog.testing.capture_logs() as logs:
+        async with running(dsn, models=models(service, wrong)):
+            await post.execute("INSERT INTO post (body) VALUES ('One')")
+
+            async def told() -> bool:
+                return "Correct ROWVEC_MODEL_FIRST_API_KEY." in await resting(post)
+
+            await eventually(told)
+            assert wrong not in await resting(post)
+    assert "(401)" in str(logs)
+    assert wrong not in str(logs)
+    assert await post.fetchval("SELECT retry_count FROM rowvec.embedding_queue WHERE model = 'first'") == 0
+
+
+async def test_a_text_that_a_server_refuses_fails_alone(
+    post: asyncpg.Connection, dsn: str, service: SentenceTransformersServer
+) -> None:
+    async def picky(request: web.Request) -> web.Response:
+        texts = (await request.json())["inputs"]
+        if "POISON" in texts:
+            return invalid("inputs", "Input should be healthy", texts)
+        vectors = [list(deterministic_embedding(text, DIMENSIONS)) for text in texts]
+        return web.json_response({"embeddings": vectors, "count": len(vectors), "dim": DIMENSIONS})
+
+    service.instead = picky
+    await post.execute("INSERT INTO post (body) SELECT 'Post ' || n FROM generate_series(1, 100) n")
+    await post.execute("UPDATE post SET body = 'POISON' WHERE id = 37")
+    async with running(dsn, models=models(service)):
+
+        async def settled() -> bool:
+            # The backfill asks for every row once more, the failed one too.
+            return bool(
+                await post.fetchval(
+                    """
+                    SELECT bool_and(backfilled) AND NOT EXISTS (SELECT FROM rowvec.change)
+                       AND NOT EXISTS (SELECT FROM rowvec.embedding_queue WHERE model = 'first' AND status <> 'failed')
+                    FROM rowvec.source
+                    """
+                )
+            )
+
+        await eventually(settled)
+    failed = await post.fetch(
+        "SELECT content_id, error_message, error_detail FROM rowvec.embedding_queue WHERE model = 'first'"
+    )
+    assert [tuple(row) for row in failed] == [
+        ("37", "The model server refuses the text (422).", "Input should be healthy")
+    ]
+    assert await post.fetchval("SELECT count(*) FROM rowvec.vector_first") == 99
