@@ -94,6 +94,12 @@ class SentenceTransformersServer:
     async def _guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
+        return await self.handle(request, handler)
+
+    async def handle(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Answer a request; the handler is that of its path."""
         if self.instead is not None:
             return await self.instead(request)
         if request.path != "/healthz":

@@ -10,15 +10,14 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 
 import asyncpg
 
 from chaos.model_server import ModelServer, Mood
 from daemons import Process, eventually, process
 from database import MODELS
+from embedding_servers import API_KEY
 
-PROGRAM = str(Path(__file__).with_name("daemon.py"))
 CUT = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE application_name = 'rowvec' AND datname = current_database() AND random() < 0.5
@@ -51,8 +50,18 @@ class Times:
 
 def daemon(dsn: str, servers: Mapping[str, ModelServer]) -> AbstractAsyncContextManager[Process]:
     """Start a daemon whose models are the given servers."""
-    models = [f"{name}:{MODELS[name]}:{server.url}" for name, server in servers.items()]
-    return process(dsn, [PROGRAM, *models])
+    settings: dict[str, str] = {}
+    for name, server in servers.items():
+        for what, value in {
+            "PROVIDER": "sentence_transformers",
+            "URL": server.url,
+            "API_KEY": API_KEY,
+            "DIMENSIONS": str(MODELS[name]),
+            "CONCURRENCY": "3",
+            "TIMEOUT_SECONDS": "10",
+        }.items():
+            settings[f"ROWVEC_MODEL_{name.upper()}_{what}"] = value
+    return process(dsn, **settings)
 
 
 async def suffer(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from enum import Enum
 
 from aiohttp import web
 
-from rowvec.models.deterministic import deterministic_embedding
+from embedding_servers import SentenceTransformersServer, cut_off
 
 
 class Mood(Enum):
@@ -27,7 +26,7 @@ class Mood(Enum):
     """Connections are refused."""
 
 
-class ModelServer:
+class ModelServer(SentenceTransformersServer):
     """A model behind HTTP on the loopback.
 
     Args:
@@ -36,61 +35,28 @@ class ModelServer:
 
     Attributes:
         mood: how it behaves; set by `behave`.
-        texts: how many texts it has answered.
     """
 
     def __init__(self, dimensions: int, chance: random.Random) -> None:
+        super().__init__(dimensions)
         self.mood = Mood.FINE
-        self.texts = 0
-        self._dimensions = dimensions
         self._chance = chance
-        self._port = 0
-        self._site: web.TCPSite | None = None
-        self._runner = web.AppRunner(web.Application(), access_log=None, shutdown_timeout=0)
-        self._runner.app.router.add_post("/", self._answer)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}/"
-
-    @contextlib.asynccontextmanager
-    async def serving(self) -> AsyncIterator[ModelServer]:
-        await self._runner.setup()
-        await self._listen()
-        try:
-            yield self
-        finally:
-            await self._runner.cleanup()
 
     async def behave(self, mood: Mood) -> None:
         self.mood = mood
-        if mood is Mood.DOWN and self._site is not None:
-            await self._site.stop()
-            self._site = None
-        elif mood is not Mood.DOWN and self._site is None:
-            await self._listen()
+        if mood is Mood.DOWN:
+            await self.refuse_connections()
+        else:
+            await self.listen()
 
-    async def _listen(self) -> None:
-        """Listen where it did before: the daemons know no other address."""
-        self._site = web.TCPSite(self._runner, "127.0.0.1", self._port)
-        await self._site.start()
-        self._port = self._runner.addresses[0][1]
-
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
-        texts = (await request.json())["texts"]
+    async def handle(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
         await asyncio.sleep(self._chance.uniform(1.0, 3.0) if self.mood is Mood.SLOW else self._chance.uniform(0, 0.2))
         match self.mood:
             case Mood.BROKEN:
                 return web.Response(status=self._chance.choice([500, 503]))
             case Mood.CUTTING | Mood.DOWN:
-                return await self._hang_up(request)
-        self.texts += len(texts)
-        return web.json_response({"vectors": [list(deterministic_embedding(text, self._dimensions)) for text in texts]})
-
-    async def _hang_up(self, request: web.Request) -> web.StreamResponse:
-        answer = web.StreamResponse(headers={"Content-Length": "1000"})
-        await answer.prepare(request)
-        await answer.write(b'{"vectors": [[')
-        if request.transport is not None:
-            request.transport.abort()
-        return answer
+                return await cut_off(request)
+        self.requests.clear()
+        return await super().handle(request, handler)
