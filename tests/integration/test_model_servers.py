@@ -11,7 +11,7 @@ import pytest
 import structlog
 from aiohttp import web
 
-from daemons import eventually, finished, process, running
+from daemons import GatedEmbedder, eventually, finished, process, running
 from embedding_servers import API_KEY, SentenceTransformersServer, invalid
 from rowvec.models.deterministic import deterministic_embedding
 
@@ -130,3 +130,23 @@ async def test_a_text_that_a_server_refuses_fails_alone(
         ("37", "The model server refuses the text (422).", "Input should be healthy")
     ]
     assert await post.fetchval("SELECT count(*) FROM rowvec.vector_first") == 99
+
+
+async def test_after_a_change_of_provider_pause_and_resume_embed_all_rows_anew(
+    post: asyncpg.Connection, dsn: str, service: SentenceTransformersServer
+) -> None:
+    async def revisions() -> set[tuple[str, int]]:
+        found = await post.fetch("SELECT provider_revision, count(*) FROM rowvec.vector_first GROUP BY 1")
+        return {(row[0], row[1]) for row in found}
+
+    await post.execute("INSERT INTO post (body) SELECT 'Post ' || n FROM generate_series(1, 100) n")
+    async with running(dsn, GatedEmbedder("first", DIMENSIONS)):
+        await eventually(lambda: finished(post))
+    assert await revisions() == {("test-1", 100)}
+    async with running(dsn, models=models(service)):
+        await post.execute("SELECT rowvec.pause('post'); SELECT rowvec.resume('post')")
+
+        async def anew() -> bool:
+            return await revisions() == {("sentence_transformers-1", 100)}
+
+        await eventually(anew)
