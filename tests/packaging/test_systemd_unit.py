@@ -165,7 +165,7 @@ def test_the_file_of_settings_may_be_missing() -> None:
 def test_credentials_are_examples_named_like_their_setting() -> None:
     assert "LoadCredential" not in SERVICE
     examples = re.findall(r"^#LoadCredential=(\w+):(\S+)$", UNIT.read_text(), re.MULTILINE)
-    assert {name for name, _ in examples} == {"DATABASE_URL"}
+    assert {name for name, _ in examples} == {"DATABASE_URL", "ROWVEC_MODEL_BGE_M3_API_KEY"}
     assert all(path == f"/etc/rowvec/credentials/{name}" for name, path in examples)
 
 
