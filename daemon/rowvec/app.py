@@ -70,7 +70,7 @@ def make_embedder(name: str, model: ModelSettings) -> Embedder:
             return SentenceTransformersEmbedder(name, model.dimensions, _address(model), model.concurrency)
         case "deterministic":
             return DeterministicEmbedder(name, model.dimensions, model.concurrency, model.delay_seconds)
-        case "off":
+        case "off" | None:
             raise ConfigurationError(f'The model "{name}" is switched off.')
 
 

@@ -36,7 +36,7 @@ _MODEL_NAME: Final = re.compile(r"^[a-z][a-z0-9_]{0,39}$")
 _API_KEY: Final = re.compile(r"^[!-~]{1,4096}$")
 _KNOWN_MODELS: Final[Mapping[str, Mapping[str, Any]]] = {
     "e5_small": {"provider": "embedded", "dimensions": 384},
-    "bge_m3": {"provider": "off", "dimensions": 1024},
+    "bge_m3": {"provider": None, "dimensions": 1024},
 }
 """What is set for these unless somebody says otherwise."""
 
@@ -65,7 +65,7 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    provider: Literal["embedded", "sentence_transformers", "deterministic", "off"] = "embedded"
+    provider: Literal["embedded", "sentence_transformers", "deterministic", "off"] | None = "embedded"
     dimensions: Annotated[int, Field(ge=1, le=16000)] = 384
     concurrency: Annotated[int, Field(ge=1, le=64)] = 1
     delay_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.0
@@ -143,13 +143,12 @@ class Settings(BaseSettings):
     @property
     def active_models(self) -> dict[str, ModelSettings]:
         """The models that have a provider, by name."""
-        return {name: model for name, model in self.models.items() if model.provider != "off"}
+        return {name: model for name, model in self.models.items() if model.provider not in {None, "off"}}
 
     @property
     def models_off(self) -> list[str]:
-        """The models that were switched off on purpose."""
-        given = self.models.items()
-        return [name for name, model in given if model.provider == "off" and "provider" in model.model_fields_set]
+        """The models that were switched off on purpose; others without a provider are not spoken of."""
+        return [name for name, model in self.models.items() if model.provider == "off"]
 
     @classmethod
     def settings_customise_sources(

@@ -1,4 +1,5 @@
--- What is watched, with today's names of table and columns.
+-- What is watched, with today's names of table and columns. Our own source of texts queued by hand is no news before there
+-- is one.
 SELECT s.content_type, s.relation::text AS relation, s.labels, s.template, s.priority, s.urgent_rows, s.notify,
        s.chunking, s.chunk_characters, s.chunk_overlap, s.condition, s.text_function::text AS text_function,
        s.depends_on::text AS depends_on, s.trigger_name, s.function_name, s.paused_at IS NOT NULL AS paused,
@@ -6,6 +7,5 @@ SELECT s.content_type, s.relation::text AS relation, s.labels, s.template, s.pri
        rowvec.column_names(s.relation, s.key_columns) AS key,
        rowvec.column_name(s.relation, s.owner_column) AS owner
 FROM rowvec.source s
--- Our own source of texts queued by hand is no news before there is one.
 WHERE s.relation <> 'rowvec.document'::regclass OR EXISTS (SELECT FROM rowvec.document)
 ORDER BY s.content_type

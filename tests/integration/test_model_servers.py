@@ -115,9 +115,8 @@ async def test_a_text_that_a_server_refuses_fails_alone(
             return bool(
                 await post.fetchval(
                     """
-                    SELECT bool_and(backfilled) AND NOT EXISTS (SELECT FROM rowvec.change)
+                    SELECT NOT EXISTS (SELECT FROM rowvec.unfilled) AND NOT EXISTS (SELECT FROM rowvec.change)
                        AND NOT EXISTS (SELECT FROM rowvec.embedding_queue WHERE model = 'first' AND status <> 'failed')
-                    FROM rowvec.source
                     """
                 )
             )
