@@ -407,13 +407,20 @@ BEGIN
 END $$;
 
 CREATE FUNCTION rowvec.check_settings(wanted rowvec.source) RETURNS void
-    LANGUAGE plpgsql IMMUTABLE
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 BEGIN
     IF (wanted.content_type ~ '^[a-z][a-z0-9_]{0,39}$') IS NOT TRUE THEN
         RAISE EXCEPTION 'The content type "%" can''t be used.', wanted.content_type
             USING ERRCODE = 'RV001', HINT = 'A small letter, then small letters, digits and _: at most 40 in all.';
+    END IF;
+    IF wanted.relation = to_regclass('rowvec.document') AND wanted.content_type <> 'document' THEN
+        RAISE EXCEPTION '% is one of rowvec''s own tables.', wanted.relation USING ERRCODE = 'RV001';
+    END IF;
+    IF EXISTS (SELECT FROM rowvec.document d WHERE d.content_type = wanted.content_type) THEN
+        RAISE EXCEPTION 'There are texts queued by hand as "%".', wanted.content_type
+            USING ERRCODE = 'RV001', HINT = 'Choose another content type, or remove them: DELETE FROM rowvec.document.';
     END IF;
     IF (wanted.urgent_rows >= 1) IS NOT TRUE THEN
         RAISE EXCEPTION 'A transaction must be able to bring 1 urgent row at least, not %.', wanted.urgent_rows
@@ -1526,6 +1533,10 @@ CREATE FUNCTION rowvec.unwatch(content_type text) RETURNS void
 DECLARE
     watched rowvec.source := rowvec.find_source(content_type);
 BEGIN
+    IF watched.relation = to_regclass('rowvec.document') THEN
+        RAISE EXCEPTION '"%" is rowvec''s own source.', content_type
+            USING ERRCODE = 'RV001', HINT = 'DELETE FROM rowvec.document removes texts that were queued by hand.';
+    END IF;
     DELETE FROM rowvec.source s WHERE s.content_type = unwatch.content_type;
     PERFORM rowvec.detach(watched);
     PERFORM rowvec.forget_rows(content_type);

@@ -51,7 +51,7 @@ def test_the_defaults() -> None:
     assert (found.log_level, found.log_format) == ("info", "json")
     assert found.models == {
         "e5_small": ModelSettings(provider="embedded", dimensions=384),
-        "bge_m3": ModelSettings(provider="off", dimensions=1024),
+        "bge_m3": ModelSettings(provider=None, dimensions=1024),
     }
     assert set(found.active_models) == {"e5_small"}
 
@@ -396,7 +396,7 @@ def test_an_empty_variable_of_a_model_is_none(monkeypatch: pytest.MonkeyPatch, w
 
 def test_a_blank_address_is_none(write_config: Path) -> None:
     write_config.write_text('[models.bge_m3]\nurl = " "\napi_key = ""\n')
-    assert load_settings().models["bge_m3"] == ModelSettings(provider="off", dimensions=1024)
+    assert load_settings().models["bge_m3"] == ModelSettings(provider=None, dimensions=1024)
 
 
 def test_a_server_without_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
