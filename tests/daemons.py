@@ -134,8 +134,8 @@ class Process:
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    async def wait(self) -> int:
-        return await asyncio.wait_for(self._process.wait(), 30)
+    async def wait(self, within: float = 30) -> int:
+        return await asyncio.wait_for(self._process.wait(), within)
 
     @property
     def pid(self) -> int:
