@@ -1,6 +1,6 @@
--- Which sources are paused, and which have vectors to be looked through for rows that are gone. Our own source of texts
--- queued by hand is no news before there is one.
+-- Which sources are paused, and which have vectors to be looked through for rows that are gone. Our own source, of texts
+-- queued by hand, is only spoken of when it is.
 SELECT content_type, paused_at, swept
 FROM rowvec.source
-WHERE relation <> 'rowvec.document'::regclass OR EXISTS (SELECT FROM rowvec.document)
+WHERE content_type <> 'document' OR paused_at IS NOT NULL OR NOT swept
 ORDER BY content_type

@@ -380,7 +380,7 @@ async def test_models_that_differ_from_the_settings_are_told(well: asyncpg.Conne
     await well.execute("UPDATE rowvec.model SET active = false WHERE name = 'second'")
     assert await ills(dsn, models={"first": 8}) == []
     inactive = [finding.message for finding in (await examine(dsn)).findings if finding.about == "model second"]
-    assert inactive == ["It is inactive: no row is queued for it."]
+    assert inactive == ["It is inactive, no row is queued for it; ROWVEC_MODEL_SECOND_URL would wake it."]
 
 
 async def test_a_model_without_its_table_is_told_with_a_cure(well: asyncpg.Connection, dsn: str) -> None:

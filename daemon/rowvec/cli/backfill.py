@@ -125,10 +125,10 @@ async def _run(asked: _Asked, *, again: bool, stop: bool, wait: bool, json: bool
 async def _check(database: Administration, asked: _Asked) -> None:
     """Refuse a source or a model that can't be filled."""
     source, model = asked.content_type, asked.model
-    states = {row["content_type"]: row["paused_at"] for row in (await database.status())["sources"]}
-    if source is not None and source not in states:
+    paused = {row["content_type"]: row["paused"] for row in await database.sources()}
+    if source is not None and source not in paused:
         raise UsageError(f'No source is watched as "{source}".', "See `rowvec sources`.")
-    if source is not None and states[source] is not None:
+    if source is not None and paused[source]:
         raise UsageError(f'The source "{source}" is paused.', f"Begin with `rowvec resume {source}`: it fills it too.")
     active = [row["name"] for row in await database.models() if row["active"]]
     if model is not None and model not in active:
@@ -155,8 +155,9 @@ def _shown(*, aside: bool) -> Iterator[Show]:
     if not out.is_terminal or aside:
         yield _Lines().show
         return
-    count, bar, left = MofNCompleteColumn(), BarColumn(), TimeRemainingColumn()
-    with Progress(TextColumn("{task.description}"), bar, count, TextColumn("{task.fields[rate]}"), left) as progress:
+    named, rate = TextColumn("{task.description}"), TextColumn("{task.fields[rate]}")
+    columns = (named, BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    with Progress(*columns, console=out) as progress:
         yield _Bars(progress).show
 
 

@@ -64,13 +64,13 @@ def _is_worked_for(row: dict[str, Any], patient: Patient) -> bool:
 
 
 def _idle(row: dict[str, Any]) -> Finding:
-    about, variable = f"model {row['name']}", f"ROWVEC_MODEL_{row['name'].upper()}_PROVIDER"
+    about, variable = f"model {row['name']}", f"ROWVEC_MODEL_{row['name'].upper()}"
     if not row["active"]:
-        return Finding(Level.OK, about, "It is inactive: no row is queued for it.")
+        return Finding(Level.OK, about, f"It is inactive, no row is queued for it; {variable}_URL would wake it.")
     return warning(
         about,
         "It is active, but not in the settings of this command: daemons with the same settings let its items wait.",
-        f"Set {variable}, or look where the daemons are set.",
+        f"Set {variable}_PROVIDER or _URL, or look where the daemons are set.",
     )
 
 
