@@ -1,5 +1,70 @@
 -- The application that rowvec grew from: users, profiles, courses, lessons, posts and comments, with its triggers, its
--- functions and its two views by their original names. Runs again and again: what is there stays as it is.
+-- functions and its two views by their original names. Run by `rowvec migrate --preset studify`, in one transaction, with
+-- the schema of pgvector in the search_path; runs again and again: what is there stays as it is.
+
+-- Refuses to mix with the original application's own queue: one message names all that is in the way. What is ours shows
+-- by what it calls.
+DO $$
+DECLARE
+    names text[] := ARRAY['auth_user', 'profile', 'course', 'lesson', 'post', 'comment'];
+    tables text[] := ARRAY['auth.users', 'public.profiles', 'public.course', 'public.lesson', 'public.community_post',
+                           'public.comments'];
+    strange text;
+BEGIN
+    SELECT string_agg(found.what, ', ' ORDER BY found.what) INTO strange
+    FROM (
+        SELECT format('%s public.%I', CASE c.relkind WHEN 'v' THEN 'the view' ELSE 'the table' END, c.relname)
+        FROM pg_class c
+        WHERE c.oid IN (to_regclass('public.embedding_queue'), to_regclass('public.embeddings')) AND NOT EXISTS (
+            SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+            WHERE t.tgrelid = c.oid AND c.relkind = 'v' AND p.pronamespace = 'rowvec'::regnamespace)
+        UNION ALL
+        SELECT format('the function %s', p.oid::regprocedure)
+        FROM pg_proc p
+        WHERE p.pronamespace = 'public'::regnamespace AND p.prosrc NOT LIKE '%rowvec%'
+          AND p.proname IN (
+              SELECT unnest(ARRAY['create_public_profile_for_user', 'auth_user_text', 'queue_for_embedding',
+                                  'queue_for_embedding_qstash'])
+              UNION ALL
+              SELECT 'trigger_' || name || '_embedding' FROM unnest(names) AS name)
+        UNION ALL
+        SELECT format('the trigger %I on %s', t.tgname, t.tgrelid::regclass)
+        FROM unnest(tables) AS watched
+        JOIN pg_trigger t ON t.tgrelid = to_regclass(watched)
+        JOIN pg_proc p ON p.oid = t.tgfoid
+        WHERE p.prosrc NOT LIKE '%rowvec%'
+          AND t.tgname IN (SELECT 'on_auth_user_created' UNION ALL
+                           SELECT name || '_embedding_trigger' FROM unnest(names) AS name)
+    ) AS found (what);
+    IF strange IS NOT NULL THEN
+        RAISE EXCEPTION 'Things of the same names are here already, and are not rowvec''s: %.', strange
+            USING ERRCODE = 'RV001', HINT = 'Rename the tables (ALTER TABLE ... RENAME TO ...), drop the triggers and '
+                                            'functions, and begin again: docs/studify.md has the statements.';
+    END IF;
+END $$;
+
+-- Whatever of ours is not among these at the end is new, and nobody's but its owner's.
+SELECT set_config('rowvec.studify_known', ARRAY(
+    SELECT oid FROM pg_class WHERE oid IN (to_regclass('public.embedding_queue'), to_regclass('public.embeddings'))
+    UNION ALL
+    SELECT oid FROM pg_proc WHERE pronamespace IN ('public'::regnamespace, 'rowvec'::regnamespace))::text, true);
+
+-- Both models, asleep where nothing embeds with them yet: the view of vectors has a column for each.
+DO $$
+DECLARE
+    other text;
+BEGIN
+    PERFORM rowvec.add_model(wanted.name, wanted.dimensions, false)
+    FROM (VALUES ('e5_small', 384), ('bge_m3', 1024)) AS wanted (name, dimensions)
+    WHERE NOT EXISTS (SELECT FROM rowvec.model m WHERE m.name = wanted.name);
+    SELECT format('The model "%s" has %s dimensions', m.name, m.dimensions) INTO other
+    FROM rowvec.model m
+    WHERE (m.name = 'e5_small' AND m.dimensions <> 384) OR (m.name = 'bge_m3' AND m.dimensions <> 1024);
+    IF other IS NOT NULL THEN
+        RAISE EXCEPTION '%.', other
+            USING ERRCODE = 'RV001', HINT = 'This preset''s view public.embeddings shows 384 of e5_small and 1024 of bge_m3.';
+    END IF;
+END $$;
 
 -- 1. The tables, where the application has not made them yet.
 
@@ -71,3 +136,477 @@ CREATE TABLE IF NOT EXISTS public.comments (
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now()
 );
+
+-- 2. Registering a user makes the profile.
+
+-- What a user is called, as far as the registration tells. An e-mail address is nobody's business but its owner's: what
+-- looks like one is no name.
+CREATE OR REPLACE FUNCTION public.auth_user_text(registered auth.users) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    -- Of rowvec's preset studify.
+    SELECT btrim(registered.raw_user_meta_data ->> name)
+    FROM unnest(ARRAY['full_name', 'name', 'display_name', 'user_name', 'preferred_username'])
+         WITH ORDINALITY AS given (name, position)
+    WHERE jsonb_typeof(registered.raw_user_meta_data -> name) = 'string'
+      AND registered.raw_user_meta_data ->> name ~ '\S' AND registered.raw_user_meta_data ->> name !~ '@'
+    ORDER BY position
+    LIMIT 1
+$$;
+
+-- SECURITY DEFINER: whoever registers users needs no right on profiles. The profile's own triggers queue it.
+CREATE OR REPLACE FUNCTION public.create_public_profile_for_user() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    -- Of rowvec's preset studify.
+    INSERT INTO public.profiles (user_id, display_name) VALUES (NEW.id, public.auth_user_text(NEW)) ON CONFLICT DO NOTHING;
+    RETURN NULL;
+END $$;
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_trigger t
+                   WHERE t.tgrelid = 'auth.users'::regclass AND t.tgname = 'on_auth_user_created') THEN
+        CREATE TRIGGER on_auth_user_created AFTER INSERT ON auth.users
+            FOR EACH ROW EXECUTE FUNCTION public.create_public_profile_for_user();
+    END IF;
+END $$;
+
+-- 3. What is watched. Done already with the same settings, each of these does nothing.
+
+SELECT rowvec.watch(
+    'auth.users', 'auth_user', ARRAY['raw_user_meta_data'], 2, owner_column => 'id',
+    text_function => 'public.auth_user_text', trigger_name => 'auth_user_embedding_trigger',
+    function_name => 'public.trigger_auth_user_embedding');
+SELECT rowvec.watch(
+    'public.profiles', 'profile', ARRAY['display_name', 'bio', 'interests'], 2, owner_column => 'user_id',
+    trigger_name => 'profile_embedding_trigger', function_name => 'public.trigger_profile_embedding');
+SELECT rowvec.watch(
+    'public.course', 'course',
+    ARRAY['title', 'description', 'category', 'tags', 'requirements', 'learning_objectives'], 2, owner_column => 'owner_id',
+    chunking => 'characters', trigger_name => 'course_embedding_trigger',
+    function_name => 'public.trigger_course_embedding');
+SELECT rowvec.watch(
+    'public.lesson', 'lesson', ARRAY['title', 'description', 'content'], 3, chunking => 'markdown',
+    trigger_name => 'lesson_embedding_trigger', function_name => 'public.trigger_lesson_embedding');
+SELECT rowvec.watch(
+    'public.community_post', 'post', ARRAY['title', 'body'], 4, owner_column => 'author_id', chunking => 'characters',
+    trigger_name => 'post_embedding_trigger', function_name => 'public.trigger_post_embedding');
+SELECT rowvec.watch(
+    'public.comments', 'comment', ARRAY['body'], 5, owner_column => 'author_id', chunking => 'characters',
+    trigger_name => 'comment_embedding_trigger', function_name => 'public.trigger_comment_embedding');
+
+-- 4. Asking for a row by hand.
+
+-- A row of a watched table, or a text that was queued by hand before.
+CREATE OR REPLACE FUNCTION rowvec.studify_enqueue(content_type text, content_id text, priority integer, at timestamptz)
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM rowvec.source s WHERE s.content_type = studify_enqueue.content_type) THEN
+        PERFORM rowvec.enqueue(content_type, content_id, priority, at);
+    ELSIF EXISTS (SELECT FROM rowvec.document d WHERE d.content_type = studify_enqueue.content_type
+                                                  AND d.content_id = studify_enqueue.content_id) THEN
+        PERFORM rowvec.enqueue('document', jsonb_build_array(content_type, content_id)::text, coalesce(priority, 5), at);
+    ELSE
+        RAISE EXCEPTION 'No source is watched as "%", and there is no text of that type with the id "%".',
+            content_type, content_id
+            USING ERRCODE = 'RV001', HINT = 'See `rowvec sources`; or give the text: rowvec.enqueue_text().';
+    END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION public.queue_for_embedding(content_type text, content_id text, priority integer DEFAULT NULL)
+RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT rowvec.studify_enqueue(content_type, content_id, priority, NULL)
+$$;
+CREATE OR REPLACE FUNCTION public.queue_for_embedding(content_type text, content_id bigint, priority integer DEFAULT NULL)
+RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT rowvec.studify_enqueue(content_type, content_id::text, priority, NULL)
+$$;
+CREATE OR REPLACE FUNCTION public.queue_for_embedding(content_type text, content_id uuid, priority integer DEFAULT NULL)
+RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT rowvec.studify_enqueue(content_type, content_id::text, priority, NULL)
+$$;
+
+-- The same: whether QStash carries an item is the daemon's to decide.
+CREATE OR REPLACE FUNCTION public.queue_for_embedding_qstash(
+    content_type text, content_id text, priority integer DEFAULT NULL
+) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT rowvec.studify_enqueue(content_type, content_id, priority, NULL)
+$$;
+CREATE OR REPLACE FUNCTION public.queue_for_embedding_qstash(
+    content_type text, content_id bigint, priority integer DEFAULT NULL
+) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT rowvec.studify_enqueue(content_type, content_id::text, priority, NULL)
+$$;
+CREATE OR REPLACE FUNCTION public.queue_for_embedding_qstash(
+    content_type text, content_id uuid, priority integer DEFAULT NULL
+) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT rowvec.studify_enqueue(content_type, content_id::text, priority, NULL)
+$$;
+
+-- 5. The queue, in its original shape. No function of ours in it: whoever reads a view calls its functions.
+
+-- All that waits: a row for each item, and one for each change that is not folded yet. `rank` is the order in which one
+-- row of several speaks for all of them.
+CREATE OR REPLACE VIEW rowvec.studify_waiting AS
+SELECT q.id, q.content_type, q.content_id, q.priority::integer AS priority,
+       CASE q.status WHEN 'failed' THEN 1 WHEN 'processing' THEN 2 ELSE 3 END AS rank, q.retry_count,
+       q.error_message, q.error_detail, q.scheduled_at, q.created_at, q.updated_at
+FROM rowvec.embedding_queue q
+UNION ALL
+SELECT -c.id, c.content_type, c.content_id, c.priority::integer,
+       3, 0, NULL::text, NULL::text, coalesce(c.due_at, now()), NULL::timestamptz, NULL::timestamptz
+FROM rowvec.change c
+WHERE c.content_id IS NOT NULL;
+
+-- Grouped, not joined by key: what is asked of type and id goes down to the indexes, and nothing is looked up row by row.
+-- retry_count, error and time are those of the rows that are not queued, if there are any: those that a reset is about.
+CREATE OR REPLACE VIEW public.embedding_queue AS
+SELECT coalesce(min(w.id) FILTER (WHERE w.id > 0), max(w.id)) AS id, w.content_type, w.content_id,
+       NULL::text AS content_text, NULL::text AS content_hash, min(w.priority) AS priority,
+       CASE min(w.rank) WHEN 1 THEN 'failed' WHEN 2 THEN 'processing' ELSE 'queued' END AS status,
+       coalesce(max(w.retry_count) FILTER (WHERE w.rank < 3), max(w.retry_count)) AS retry_count,
+       (array_agg(w.error_message ORDER BY w.rank, w.error_message IS NULL, w.id))[1] AS error_message,
+       (array_agg(w.error_detail ORDER BY w.rank, w.error_message IS NULL, w.id))[1] AS error_detail,
+       coalesce(min(w.scheduled_at) FILTER (WHERE w.rank = 1), min(w.scheduled_at) FILTER (WHERE w.rank = 2),
+                min(w.scheduled_at)) AS scheduled_at,
+       min(w.created_at) AS created_at, max(w.updated_at) AS updated_at
+FROM rowvec.studify_waiting w
+WHERE w.content_type <> 'document'
+GROUP BY w.content_type, w.content_id
+UNION ALL
+-- Texts by hand under their own names. Joined in both directions, so that either side can lead; those that were removed
+-- and whose items are about to end don't show.
+SELECT coalesce(min(w.id) FILTER (WHERE w.id > 0), max(w.id)), d.content_type, d.content_id,
+       d.content_text, coalesce(d.content_hash, encode(sha256(convert_to(d.content_text, 'UTF8')), 'hex')), min(w.priority),
+       CASE min(w.rank) WHEN 1 THEN 'failed' WHEN 2 THEN 'processing' ELSE 'queued' END,
+       coalesce(max(w.retry_count) FILTER (WHERE w.rank < 3), max(w.retry_count)),
+       (array_agg(w.error_message ORDER BY w.rank, w.error_message IS NULL, w.id))[1],
+       (array_agg(w.error_detail ORDER BY w.rank, w.error_message IS NULL, w.id))[1],
+       coalesce(min(w.scheduled_at) FILTER (WHERE w.rank = 1), min(w.scheduled_at) FILTER (WHERE w.rank = 2),
+                min(w.scheduled_at)),
+       coalesce(min(w.created_at), d.created_at), coalesce(max(w.updated_at), d.updated_at)
+FROM rowvec.document d
+JOIN rowvec.studify_waiting w
+  ON w.content_type = 'document' AND w.content_id = jsonb_build_array(d.content_type, d.content_id)::text
+ -- CASE: no other source's id is ever read as JSON.
+ AND d.content_type = CASE WHEN w.content_type = 'document' THEN w.content_id::jsonb ->> 0 END
+ AND d.content_id = CASE WHEN w.content_type = 'document' THEN w.content_id::jsonb ->> 1 END
+WHERE NOT EXISTS (SELECT FROM rowvec.source s WHERE s.content_type = d.content_type)
+GROUP BY d.content_type, d.content_id;
+
+-- By what names the engine knows an item of the views.
+CREATE OR REPLACE FUNCTION rowvec.studify_item(INOUT content_type text, INOUT content_id text, OUT is_document boolean)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    is_document := NOT EXISTS (SELECT FROM rowvec.source s WHERE s.content_type = studify_item.content_type);
+    IF is_document THEN
+        content_id := jsonb_build_array(content_type, content_id)::text;
+        content_type := 'document';
+    END IF;
+END $$;
+
+-- What is put into the queue: a text of its own, or a row of a watched table.
+CREATE OR REPLACE FUNCTION rowvec.studify_insert() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    last_change bigint := coalesce(pg_sequence_last_value('rowvec.change_id_seq'), 0);
+BEGIN
+    IF coalesce(NEW.status, 'queued') <> 'queued' OR coalesce(NEW.retry_count, 0) <> 0 OR NEW.error_message IS NOT NULL
+        OR NEW.error_detail IS NOT NULL THEN
+        RAISE EXCEPTION 'What is put into the queue is queued, with no retries and no error yet.' USING ERRCODE = 'RV001',
+            HINT = 'Leave out status, retry_count, error_message and error_detail.';
+    END IF;
+    IF NEW.id IS NOT NULL THEN
+        RAISE EXCEPTION 'The queue itself numbers what is put into it.' USING ERRCODE = 'RV001', HINT = 'Leave out the id.';
+    END IF;
+    IF NEW.content_text IS NULL AND NEW.content_hash IS NOT NULL THEN
+        RAISE EXCEPTION 'There is a content_hash but no content_text.' USING ERRCODE = 'RV001',
+            HINT = 'A hash is kept with a text by hand; of a row of a watched table, the row is the text.';
+    END IF;
+    IF NEW.content_text IS NULL THEN
+        PERFORM rowvec.studify_enqueue(NEW.content_type, NEW.content_id, NEW.priority, NEW.scheduled_at);
+        RETURN NEW;
+    END IF;
+    PERFORM rowvec.enqueue_text(NEW.content_type, NEW.content_id, NEW.content_text, NEW.priority, NEW.content_hash);
+    -- The document's own trigger asks for it at once: what has just been asked for waits together.
+    UPDATE rowvec.change c SET due_at = NEW.scheduled_at
+    WHERE NEW.scheduled_at > now() AND c.urgency IN (1, 2, 3) AND c.id > last_change AND c.content_type = 'document'
+      AND c.content_id = jsonb_build_array(NEW.content_type, NEW.content_id)::text;
+    RETURN NEW;
+END $$;
+
+-- Refuses what a row of the queue can't be made to be.
+CREATE OR REPLACE FUNCTION rowvec.studify_check(old public.embedding_queue, new public.embedding_queue) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    may_change text[] := ARRAY['status', 'retry_count', 'error_message', 'error_detail', 'scheduled_at', 'priority'];
+    other text;
+BEGIN
+    SELECT string_agg(n.key, ', ') INTO other
+    FROM jsonb_each(to_jsonb(new)) n JOIN jsonb_each(to_jsonb(old)) o ON o.key = n.key
+    WHERE n.value <> o.value AND n.key <> ALL (may_change)
+      -- It becomes that anyway.
+      AND NOT (n.key = 'updated_at' AND new.updated_at = now());
+    IF other IS NOT NULL THEN
+        RAISE EXCEPTION 'These columns of the queue can''t be set: %.', other USING ERRCODE = 'RV001',
+            HINT = 'Those that can are status, retry_count, error_message, scheduled_at and priority. A text by hand is '
+                   'replaced by another INSERT, that of a row by changing the row.';
+    END IF;
+    IF new.status IS DISTINCT FROM old.status AND new.status IS DISTINCT FROM 'queued' THEN
+        RAISE EXCEPTION 'The status can be set to queued only, not %.', new.status USING ERRCODE = 'RV001',
+            HINT = 'The daemon sets the others. A lane, source or model is paused with `rowvec pause`.';
+    END IF;
+    IF (new.retry_count >= 0) IS NOT TRUE THEN
+        RAISE EXCEPTION 'The retry_count must be 0 or more, not %.', new.retry_count USING ERRCODE = 'RV001';
+    END IF;
+    IF (new.priority BETWEEN 1 AND 100) IS NOT TRUE THEN
+        RAISE EXCEPTION 'The priority must be 1 to 100, not %.', new.priority USING ERRCODE = 'RV001';
+    END IF;
+    IF new.scheduled_at IS NULL THEN
+        RAISE EXCEPTION 'An item must have a time at which it is due.' USING ERRCODE = 'RV001', HINT = 'Such as now().';
+    END IF;
+    IF new.error_detail IS NOT NULL AND new.error_detail IS DISTINCT FROM old.error_detail THEN
+        RAISE EXCEPTION 'The error_detail can be set to NULL only.' USING ERRCODE = 'RV001',
+            HINT = 'A remark finds room in error_message.';
+    END IF;
+END $$;
+
+-- Of a row that waits to be folded no more can be done than to ask once more: what is asked for first, or more urgently,
+-- counts.
+CREATE OR REPLACE FUNCTION rowvec.studify_hasten(
+    content_type text, content_id text, old public.embedding_queue, new public.embedding_queue
+) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF new.priority > old.priority OR new.scheduled_at > old.scheduled_at OR new.retry_count > 0
+        OR new.error_message IS NOT NULL THEN
+        RAISE EXCEPTION 'The change of "%" % was only just made: it can be made more urgent or due earlier, nothing else.',
+            old.content_type, old.content_id USING ERRCODE = 'RV001',
+            HINT = 'Once the daemon has taken it into the queue (its id is positive then) all can be set.';
+    END IF;
+    PERFORM rowvec.append_changes_v1(
+        content_type, ARRAY[content_id], new.priority::smallint, 'write', false, NULL, new.scheduled_at)
+    WHERE new.priority < old.priority OR new.scheduled_at < old.scheduled_at;
+END $$;
+
+-- An operator's UPDATE writes the columns that it changes, and no others. Set back to `queued`, all items of the row that
+-- are not queued become it, whatever their model, and a worker that has one of them is refused when it comes back.
+-- Otherwise the new values go to the items that have the status that is shown; a priority to all.
+-- Nothing is waited for: a row that a writer or the daemon holds at this moment is passed over, and not counted.
+CREATE OR REPLACE FUNCTION rowvec.studify_update() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+DECLARE
+    item record := rowvec.studify_item(OLD.content_type, OLD.content_id);
+    reset boolean := OLD.status <> 'queued' AND NEW.status = 'queued';
+    new_retries boolean := NEW.retry_count <> OLD.retry_count;
+    new_error boolean := NEW.error_message IS DISTINCT FROM OLD.error_message;
+    new_time boolean := NEW.scheduled_at <> OLD.scheduled_at;
+    new_priority boolean := NEW.priority <> OLD.priority;
+    ids bigint[];
+BEGIN
+    PERFORM rowvec.studify_check(OLD, NEW);
+    ids := ARRAY(SELECT q.id FROM rowvec.embedding_queue q
+                 WHERE q.content_type = item.content_type AND q.content_id = item.content_id FOR UPDATE SKIP LOCKED);
+    IF cardinality(ids) = 0 AND OLD.id < 0 AND NOT EXISTS (
+        SELECT FROM rowvec.embedding_queue q
+        WHERE q.content_type = item.content_type AND q.content_id = item.content_id) THEN
+        PERFORM rowvec.studify_hasten(item.content_type, item.content_id, OLD, NEW);
+        PERFORM pg_notify('rowvec', '');
+        RETURN NEW;
+    END IF;
+    UPDATE rowvec.embedding_queue q
+    SET status = CASE WHEN reset THEN 'queued' ELSE q.status END,
+        token = CASE WHEN NOT reset THEN q.token END,
+        daemon = CASE WHEN NOT reset THEN q.daemon END,
+        lease_expires_at = CASE WHEN NOT reset THEN q.lease_expires_at END,
+        retry_count = CASE WHEN shown.as_well AND new_retries THEN NEW.retry_count ELSE q.retry_count END,
+        error_message = CASE WHEN shown.as_well AND (new_error OR (reset AND NEW.error_message IS NULL))
+                             THEN NEW.error_message ELSE q.error_message END,
+        error_detail = CASE WHEN shown.as_well AND ((NEW.error_message IS NULL AND (new_error OR reset))
+                                                    OR (NEW.error_detail IS NULL AND OLD.error_detail IS NOT NULL))
+                            THEN NULL ELSE q.error_detail END,
+        -- Never before now: claims look only a minute back.
+        scheduled_at = CASE WHEN shown.as_well AND new_time THEN greatest(NEW.scheduled_at, now())
+                            WHEN reset THEN now() ELSE q.scheduled_at END,
+        priority = CASE WHEN new_priority THEN NEW.priority ELSE q.priority END,
+        updated_at = now()
+    FROM (SELECT i.id, CASE WHEN reset THEN i.status <> 'queued' ELSE i.status = OLD.status END AS as_well
+          FROM rowvec.embedding_queue i WHERE i.id = ANY (ids)) AS shown
+    WHERE q.id = shown.id AND (shown.as_well OR (new_priority AND NOT reset));
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    PERFORM pg_notify('rowvec', '');
+    RETURN NEW;
+END $$;
+
+-- A text by hand goes with its vectors, a failed item as the dead letter that it is. Without any other, a row would stay
+-- without its vectors.
+CREATE OR REPLACE FUNCTION rowvec.studify_delete() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+BEGIN
+    IF (rowvec.studify_item(OLD.content_type, OLD.content_id)).is_document THEN
+        DELETE FROM rowvec.document d WHERE d.content_type = OLD.content_type AND d.content_id = OLD.content_id;
+        RETURN OLD;
+    END IF;
+    IF OLD.status <> 'failed' THEN
+        RAISE EXCEPTION 'Out of the queue, the row "%" % would be left without its vectors.', OLD.content_type, OLD.content_id
+            USING ERRCODE = 'RV001', HINT = 'Delete the row itself, and its vectors go with it. What has failed can be '
+                                            'deleted from the queue, and a text by hand.';
+    END IF;
+    DELETE FROM rowvec.embedding_queue q
+    WHERE q.id = ANY (ARRAY(SELECT f.id FROM rowvec.embedding_queue f
+                            WHERE f.content_type = OLD.content_type AND f.content_id = OLD.content_id
+                              AND f.status = 'failed' FOR UPDATE SKIP LOCKED));
+    RETURN CASE WHEN FOUND THEN OLD END;
+END $$;
+
+CREATE OR REPLACE TRIGGER rowvec_insert INSTEAD OF INSERT ON public.embedding_queue
+    FOR EACH ROW EXECUTE FUNCTION rowvec.studify_insert();
+CREATE OR REPLACE TRIGGER rowvec_update INSTEAD OF UPDATE ON public.embedding_queue
+    FOR EACH ROW EXECUTE FUNCTION rowvec.studify_update();
+CREATE OR REPLACE TRIGGER rowvec_delete INSTEAD OF DELETE ON public.embedding_queue
+    FOR EACH ROW EXECUTE FUNCTION rowvec.studify_delete();
+
+-- 6. The vectors, in their original shape: one row a chunk, of both models. A union of the keys and a look at each table,
+-- for a full join reads both of them whole.
+
+CREATE OR REPLACE VIEW public.embeddings AS
+SELECT k.content_type, k.content_id, coalesce(e.chunk_index, b.chunk_index) AS chunk_index,
+       coalesce(e.chunk_text, b.chunk_text) AS content_text, encode(k.chunk_hash, 'hex') AS content_hash,
+       coalesce(e.owner, b.owner) AS owner, e.embedding AS embedding_e5_small, b.embedding AS embedding_bge_m3,
+       e.embedding IS NOT NULL AS has_e5_embedding, b.embedding IS NOT NULL AS has_bge_embedding,
+       greatest(e.updated_at, b.updated_at) AS updated_at
+FROM (
+    SELECT v.content_type, v.content_id, v.chunk_hash, v.repeat FROM rowvec.vector_e5_small v
+    UNION
+    SELECT v.content_type, v.content_id, v.chunk_hash, v.repeat FROM rowvec.vector_bge_m3 v
+) AS k
+LEFT JOIN rowvec.vector_e5_small e USING (content_type, content_id, chunk_hash, repeat)
+LEFT JOIN rowvec.vector_bge_m3 b USING (content_type, content_id, chunk_hash, repeat)
+WHERE k.content_type <> 'document'
+UNION ALL
+SELECT d.content_type, d.content_id, coalesce(e.chunk_index, b.chunk_index), coalesce(e.chunk_text, b.chunk_text),
+       coalesce(d.content_hash, encode(k.chunk_hash, 'hex')), coalesce(e.owner, b.owner), e.embedding, b.embedding,
+       e.embedding IS NOT NULL, b.embedding IS NOT NULL, greatest(e.updated_at, b.updated_at)
+FROM rowvec.document d
+CROSS JOIN LATERAL (SELECT 'document'::text, jsonb_build_array(d.content_type, d.content_id)::text)
+    AS i (content_type, content_id)
+CROSS JOIN LATERAL (
+    SELECT v.chunk_hash, v.repeat FROM rowvec.vector_e5_small v
+    WHERE v.content_type = i.content_type AND v.content_id = i.content_id
+    UNION
+    SELECT v.chunk_hash, v.repeat FROM rowvec.vector_bge_m3 v
+    WHERE v.content_type = i.content_type AND v.content_id = i.content_id
+) AS k
+LEFT JOIN rowvec.vector_e5_small e ON (e.content_type, e.content_id, e.chunk_hash, e.repeat)
+                                    = (i.content_type, i.content_id, k.chunk_hash, k.repeat)
+LEFT JOIN rowvec.vector_bge_m3 b ON (b.content_type, b.content_id, b.chunk_hash, b.repeat)
+                                  = (i.content_type, i.content_id, k.chunk_hash, k.repeat)
+WHERE NOT EXISTS (SELECT FROM rowvec.source s WHERE s.content_type = d.content_type);
+
+-- Removes the vectors of a row, those of one model or (NULL) of all, and asks for the row again. What is being worked on
+-- is void: it may be about to store again what it found before. False where another transaction holds a part of it.
+CREATE OR REPLACE FUNCTION rowvec.studify_embed_anew(content_type text, content_id text, model text) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+DECLARE
+    item record := rowvec.studify_item(content_type, content_id);
+    stored regclass := 'rowvec.vector_' || model;
+    items bigint[];
+    vectors tid[];
+BEGIN
+    vectors := ARRAY(SELECT v.ctid FROM rowvec.vector v
+                     WHERE v.content_type = item.content_type AND v.content_id = item.content_id
+                       AND (stored IS NULL OR v.tableoid = stored) FOR UPDATE SKIP LOCKED);
+    items := ARRAY(SELECT q.id FROM rowvec.embedding_queue q
+                   WHERE q.content_type = item.content_type AND q.content_id = item.content_id
+                     AND (studify_embed_anew.model IS NULL OR q.model = studify_embed_anew.model) FOR UPDATE SKIP LOCKED);
+    IF EXISTS (SELECT FROM rowvec.embedding_queue q
+               WHERE q.content_type = item.content_type AND q.content_id = item.content_id AND q.id <> ALL (items)
+                 AND (studify_embed_anew.model IS NULL OR q.model = studify_embed_anew.model))
+        OR cardinality(vectors) <> (SELECT count(*) FROM rowvec.vector v
+                                    WHERE v.content_type = item.content_type AND v.content_id = item.content_id
+                                      AND (stored IS NULL OR v.tableoid = stored)) THEN
+        RETURN false;
+    END IF;
+    IF cardinality(vectors) = 0 THEN
+        -- Another chunk of the same row was here first.
+        RETURN true;
+    END IF;
+    UPDATE rowvec.embedding_queue q
+    SET status = 'queued', token = NULL, daemon = NULL, lease_expires_at = NULL,
+        generation = nextval('rowvec.generation'), updated_at = now()
+    WHERE q.id = ANY (items) AND q.status = 'processing';
+    DELETE FROM rowvec.vector v
+    WHERE v.content_type = item.content_type AND v.content_id = item.content_id
+      AND (stored IS NULL OR v.tableoid = stored);
+    PERFORM rowvec.append_changes_v1(
+        s.content_type, ARRAY[item.content_id], least(s.priority, 5)::smallint, 'write', s.notify, s.urgent_rows)
+    FROM rowvec.source s WHERE s.content_type = item.content_type;
+    RETURN true;
+END $$;
+
+-- Vectors can be taken away, to be made anew; nobody but the daemon makes them.
+CREATE OR REPLACE FUNCTION rowvec.studify_write_vectors() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    may_change text[] := ARRAY['embedding_e5_small', 'embedding_bge_m3', 'has_e5_embedding', 'has_bge_embedding'];
+    without_e5 boolean;
+    without_bge boolean;
+    free boolean := true;
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        RAISE EXCEPTION 'Vectors are made by the daemon, from rows and from texts by hand.' USING ERRCODE = 'RV001',
+            HINT = 'Ask for a row with queue_for_embedding(), or queue a text: INSERT INTO embedding_queue.';
+    ELSIF TG_OP = 'DELETE' THEN
+        IF (rowvec.studify_item(OLD.content_type, OLD.content_id)).is_document THEN
+            DELETE FROM rowvec.document d WHERE d.content_type = OLD.content_type AND d.content_id = OLD.content_id;
+        ELSE
+            free := rowvec.studify_embed_anew(OLD.content_type, OLD.content_id, NULL);
+        END IF;
+        RETURN CASE WHEN free THEN OLD END;
+    END IF;
+    without_e5 := OLD.has_e5_embedding AND (NEW.has_e5_embedding IS NOT TRUE OR NEW.embedding_e5_small IS NULL);
+    without_bge := OLD.has_bge_embedding AND (NEW.has_bge_embedding IS NOT TRUE OR NEW.embedding_bge_m3 IS NULL);
+    IF NEW.updated_at = now() THEN
+        NEW.updated_at := OLD.updated_at;
+    END IF;
+    IF (to_jsonb(NEW) - may_change) <> (to_jsonb(OLD) - may_change)
+        OR (NOT without_e5 AND (NEW.embedding_e5_small::text, NEW.has_e5_embedding)
+                               IS DISTINCT FROM (OLD.embedding_e5_small::text, OLD.has_e5_embedding))
+        OR (NOT without_bge AND (NEW.embedding_bge_m3::text, NEW.has_bge_embedding)
+                                IS DISTINCT FROM (OLD.embedding_bge_m3::text, OLD.has_bge_embedding)) THEN
+        RAISE EXCEPTION 'Vectors can be taken away only, by setting the embedding to NULL.' USING ERRCODE = 'RV001',
+            HINT = 'They are made anew then. For another text, change the row; for another model, add it.';
+    END IF;
+    free := NOT without_e5 OR rowvec.studify_embed_anew(OLD.content_type, OLD.content_id, 'e5_small');
+    free := (NOT without_bge OR rowvec.studify_embed_anew(OLD.content_type, OLD.content_id, 'bge_m3')) AND free;
+    RETURN CASE WHEN free THEN NEW END;
+END $$;
+
+CREATE OR REPLACE TRIGGER rowvec_write INSTEAD OF INSERT OR UPDATE OR DELETE ON public.embeddings
+    FOR EACH ROW EXECUTE FUNCTION rowvec.studify_write_vectors();
+
+-- 7. Rights. What is new is closed to all but its owner, whatever the database's default privileges give away: it shows
+-- everybody's texts. What an operator has granted since stays.
+DO $$
+DECLARE
+    new record;
+    known oid[] := current_setting('rowvec.studify_known');
+BEGIN
+    FOR new IN
+        SELECT format('TABLE %s', c.oid::regclass) AS object, c.relacl AS acl, c.relowner AS owner
+        FROM pg_class c
+        WHERE c.oid IN ('public.embedding_queue'::regclass, 'public.embeddings'::regclass) AND c.oid <> ALL (known)
+        UNION ALL
+        SELECT format('FUNCTION %s', p.oid::regprocedure), coalesce(p.proacl, acldefault('f', p.proowner)), p.proowner
+        FROM pg_proc p
+        WHERE p.oid <> ALL (known)
+          AND ((p.pronamespace = 'public'::regnamespace AND p.prosrc LIKE '%rowvec%')
+               OR (p.pronamespace = 'rowvec'::regnamespace AND p.proname LIKE 'studify%'))
+    LOOP
+        EXECUTE coalesce((SELECT string_agg(format('REVOKE ALL ON %s FROM %s', new.object,
+                                            CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE g.grantee::regrole::text END), '; ')
+                          FROM (SELECT DISTINCT grantee FROM aclexplode(new.acl)) AS g WHERE g.grantee <> new.owner),
+                         'SELECT');
+    END LOOP;
+END $$;

@@ -19,6 +19,7 @@ from rowvec.domain.errors import DatabaseUnavailableError
 from rowvec.embedded import EmbeddedPostgres
 from rowvec.logs import configure_logs
 from rowvec.postgres.administration import migrate_database
+from rowvec.postgres.presets import Preset, install_preset, load_preset
 from rowvec.settings import Settings, load_settings
 from rowvec.systemd import Notifier
 
@@ -32,21 +33,30 @@ def run(
         Path | None,
         typer.Option(metavar="DIR", help="Bring a Postgres of our own, with its data in DIR; migrates it too."),
     ] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Install this preset in the Postgres of our own.")
+    ] = None,
 ) -> int:
     """Keep vectors true to their rows until SIGTERM or Ctrl-C."""
+    if preset is not None and embedded is None:
+        raise typer.BadParameter(
+            f"A database that is not its own is never changed by `run`: use `rowvec migrate --preset {preset}`.",
+            param_hint="--preset",
+        )
+    wanted = None if preset is None else load_preset(preset)
     settings = load_settings()
     configure_logs(settings.log_level, settings.log_format)
     with ExitStack() as stack:
         if embedded is None:
-            return uvloop.run(_serve(settings, None))
+            return uvloop.run(_serve(settings, None, None))
         postgres = stack.enter_context(EmbeddedPostgres(embedded))
         log.info("postgres.ready", database_url=postgres.dsn, folder=str(embedded))
         console(aside=True).print(f"The database is reached by\n\n  export DATABASE_URL='{postgres.dsn}'\n")
         settings = load_settings(DATABASE_URL=postgres.dsn, ROWVEC_LISTEN_DATABASE_URL=None)
-        return uvloop.run(_serve(settings, postgres))
+        return uvloop.run(_serve(settings, postgres, wanted))
 
 
-async def _serve(settings: Settings, postgres: EmbeddedPostgres | None) -> int:
+async def _serve(settings: Settings, postgres: EmbeddedPostgres | None, preset: Preset | None) -> int:
     daemon = Daemon(settings, Notifier.from_environment(os.environ))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -56,6 +66,9 @@ async def _serve(settings: Settings, postgres: EmbeddedPostgres | None) -> int:
     if postgres is not None:
         models = {name: model.dimensions for name, model in settings.active_models.items()}
         await migrate_database(settings.dsn, models, sole=True)
+        if preset is not None:
+            installed = await install_preset(settings.dsn, preset)
+            log.info("preset.installed", preset=preset.name, sources=installed.sources)
         guard = asyncio.create_task(_stop_with(postgres, daemon))
     try:
         await daemon.run()

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, astuple, dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import asyncpg
 from pgvector import Vector
 from pgvector.asyncpg import register_vector
 
 from rowvec.domain.backlog import Backlog, Workers, add_unfolded
-from rowvec.domain.errors import ConfigurationError, LockedError, SchemaOutdatedError
+from rowvec.domain.errors import ConfigurationError, SchemaOutdatedError
 from rowvec.domain.items import Slot, Watch
 from rowvec.domain.lanes import Lane
 from rowvec.ports import Embedding
 from rowvec.postgres.connections import close, connect, translated
+from rowvec.postgres.locks import run_patiently
 from rowvec.postgres.migrations import Migration, check_schema, migrate
 from rowvec.postgres.statements import quote_identifier, statement
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
-LOCK_MILLISECONDS: Final = 400
-"""Below `deadlock_timeout` (1 s): where two wait for each other, it is not the writer who is ended."""
-LOCK_TRIES: Final = 20
-LOCK_PAUSE_SECONDS: Final = 0.2
 
 
 class Administration:
@@ -165,17 +161,7 @@ class Administration:
         return await self.execute(statement(name, vector=self._vector), *arguments)
 
     async def _patiently(self, name: str, *arguments: object) -> list[dict[str, Any]]:
-        """Run DDL without standing in the way: writers queue up behind a waiting lock."""
-        for attempt in range(LOCK_TRIES):
-            try:
-                async with self._connection.transaction(isolation="read_committed"):
-                    await self._connection.execute(f"SET LOCAL lock_timeout = '{LOCK_MILLISECONDS}ms'")
-                    return await self._fetch(name, *arguments)
-            except LockedError:
-                if attempt + 1 == LOCK_TRIES:
-                    raise
-                await asyncio.sleep(LOCK_PAUSE_SECONDS)
-        raise AssertionError("the last attempt returns or raises")
+        return await run_patiently(self._connection, lambda: self._fetch(name, *arguments))
 
 
 def read_backlogs(items: Rows, changes: Rows, models: Rows) -> Sequence[Backlog]:
