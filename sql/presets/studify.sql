@@ -275,7 +275,8 @@ WHERE w.content_type <> 'document'
 GROUP BY w.content_type, w.content_id
 UNION ALL
 -- Texts by hand under their own names. Joined in both directions, so that either side can lead; those that were removed
--- and whose items are about to end don't show.
+-- and whose items are about to end don't show. NOT IN: an anti-join would be taken for one that leaves nothing, and the
+-- changes be read through for every text.
 SELECT coalesce(min(w.id) FILTER (WHERE w.id > 0), max(w.id)), d.content_type, d.content_id,
        d.content_text, coalesce(d.content_hash, encode(sha256(convert_to(d.content_text, 'UTF8')), 'hex')), min(w.priority),
        CASE min(w.rank) WHEN 1 THEN 'failed' WHEN 2 THEN 'processing' ELSE 'queued' END,
@@ -291,7 +292,7 @@ JOIN rowvec.studify_waiting w
  -- CASE: no other source's id is ever read as JSON.
  AND d.content_type = CASE WHEN w.content_type = 'document' THEN w.content_id::jsonb ->> 0 END
  AND d.content_id = CASE WHEN w.content_type = 'document' THEN w.content_id::jsonb ->> 1 END
-WHERE NOT EXISTS (SELECT FROM rowvec.source s WHERE s.content_type = d.content_type)
+WHERE d.content_type NOT IN (SELECT s.content_type FROM rowvec.source s)
 GROUP BY d.content_type, d.content_id;
 
 -- By what names the engine knows an item of the views.
@@ -502,7 +503,7 @@ LEFT JOIN rowvec.vector_e5_small e ON (e.content_type, e.content_id, e.chunk_has
                                     = (i.content_type, i.content_id, k.chunk_hash, k.repeat)
 LEFT JOIN rowvec.vector_bge_m3 b ON (b.content_type, b.content_id, b.chunk_hash, b.repeat)
                                   = (i.content_type, i.content_id, k.chunk_hash, k.repeat)
-WHERE NOT EXISTS (SELECT FROM rowvec.source s WHERE s.content_type = d.content_type);
+WHERE d.content_type NOT IN (SELECT s.content_type FROM rowvec.source s);
 
 -- Removes the vectors of a row, those of one model or (NULL) of all, and asks for the row again. What is being worked on
 -- is void: it may be about to store again what it found before. False where another transaction holds a part of it.

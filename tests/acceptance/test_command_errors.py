@@ -495,6 +495,45 @@ async def test_every_command_from_migrate_to_unwatch(server: Server, empty_dsn: 
     assert await done(dsn, "sources") == []
 
 
+async def test_a_preset_is_installed_and_said_so(empty_dsn: str) -> None:
+    length = {"ROWVEC_MODEL_E5_SMALL_DIMENSIONS": "384"}
+    sources = ["auth_user", "comment", "course", "lesson", "post", "profile"]
+    first = (await rowvec(empty_dsn, "migrate", "--preset", "studify", "--json", **length)).json
+    assert (first["preset"], first["sources"], first["models"]) == ("studify", sources, ["e5_small", "bge_m3"])
+    again = (await rowvec(empty_dsn, "migrate", "--preset", "studify", "--json", **length)).json
+    assert (again["preset"], again["sources"], again["models"], again["migrations"]) == ("studify", [], [], [])
+    said = await rowvec(empty_dsn, "migrate", "--preset", "studify", **length)
+    assert said.out.splitlines() == ["The preset studify is installed.", "Nothing to do: the schema is up to date."]
+    assert (await rowvec(empty_dsn, "migrate", "--json", **length)).json["preset"] is None
+    async with session(empty_dsn) as admin:
+        await admin.execute("DROP TRIGGER course_embedding_trigger ON course")
+    said = await rowvec(empty_dsn, "migrate", "--preset", "studify", **length)
+    assert said.out.splitlines() == ["The preset studify is installed; watched from now on: course."]
+
+
+async def test_a_preset_that_is_not_there_is_told_before_anything_is_done(empty_dsn: str) -> None:
+    for name in ("studiffy", "../presets/studify", ""):
+        for command in (["migrate"], ["run", "--embedded", "/nowhere/rowvec"]):
+            said = await refused(2, empty_dsn, *command, "--preset", name)
+            assert f'There is no preset "{name}".' in said
+            assert "There is: studify." in said
+    async with session(empty_dsn) as admin:
+        assert await admin.fetchval("SELECT to_regnamespace('rowvec')") is None
+
+
+async def test_run_installs_no_preset_in_a_database_that_is_not_its_own(migrated: str) -> None:
+    said = await refused(2, migrated, "run", "--preset", "studify")
+    assert "rowvec migrate --preset studify" in " ".join(said.replace("│", " ").split())
+
+
+async def test_what_is_in_a_preset_s_way_is_told(own: str) -> None:
+    async with session(own) as admin:
+        await admin.execute("CREATE TABLE public.embeddings (id bigint)")
+    said = await refused(2, own, "migrate", "--preset", "studify")
+    assert "the table public.embeddings" in said
+    assert "docs/studify.md" in said
+
+
 async def test_the_version_needs_no_database() -> None:
     answer = await rowvec(None, "version", "--json")
     assert (answer.code, answer.err) == (0, "")

@@ -17,6 +17,7 @@ import pytest
 
 from daemons import eventually
 from database import open_folder
+from studify import PUT
 
 pytestmark = pytest.mark.timeout(120)
 DETERMINISTIC = {
@@ -56,11 +57,12 @@ class Run:
 
 
 @contextlib.asynccontextmanager
-async def running_in(folder: Path) -> AsyncIterator[Run]:
+async def running_in(folder: Path, *arguments: str, **settings: str) -> AsyncIterator[Run]:
     log = folder.parent / "log"
     with log.open("wb") as output:
-        command = (sys.executable, "-m", "rowvec", "run", "--embedded", str(folder))
-        process = await asyncio.create_subprocess_exec(*command, env=DETERMINISTIC, stdout=output, stderr=output)
+        command = (sys.executable, "-m", "rowvec", "run", "--embedded", str(folder), *arguments)
+        environment = {**DETERMINISTIC, **settings}
+        process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=output, stderr=output)
     try:
         yield Run(process, log, folder)
     finally:
@@ -89,6 +91,48 @@ async def test_an_empty_folder_is_enough_and_a_killed_daemon_keeps_what_it_had()
             run.process.send_signal(signal.SIGTERM)
             assert await run.exit_code() == 0
             assert "database system is shut down" in (folder / "postgres.log").read_text()
+
+
+async def test_a_preset_is_served_from_an_empty_folder_and_keeps_what_it_had() -> None:
+    given = ("--preset", "studify")
+    length = {"ROWVEC_MODEL_E5_SMALL_DIMENSIONS": "384"}
+    look = "SELECT content_type, content_text FROM embeddings ORDER BY content_type, content_id"
+    with open_folder() as folder:
+        async with running_in(folder, *given, **length) as run:
+            app = await asyncpg.connect(await run.dsn())
+            await app.execute("""INSERT INTO auth.users (raw_user_meta_data) VALUES ('{"name": "Ada"}')""")
+            await app.execute(PUT)
+            await eventually(lambda: app.fetchval("SELECT count(*) = 3 FROM embeddings"))
+            kept = [tuple(row) for row in await app.fetch(look)]
+            assert kept == [
+                ("auth_user", "Ada"),
+                ("profile", "display_name: Ada"),
+                ("test", "This is a test embedding"),
+            ]
+            backfills = await app.fetch("SELECT content_type, model, began_at FROM rowvec.backfill ORDER BY 1, 2")
+            await app.close()
+            run.process.send_signal(signal.SIGTERM)
+            assert await run.exit_code() == 0
+        async with running_in(folder, *given, **length) as run:
+            app = await asyncpg.connect(await run.dsn())
+            assert [tuple(row) for row in await app.fetch(look)] == kept
+            assert (
+                await app.fetch("SELECT content_type, model, began_at FROM rowvec.backfill ORDER BY 1, 2") == backfills
+            )
+            await app.execute("INSERT INTO course (title) VALUES ('Algebra')")
+            await eventually(lambda: app.fetchval("SELECT count(*) = 4 FROM embeddings"))
+            await app.close()
+            run.process.kill()
+            await run.process.wait()
+        # What was installed once is served without the option too.
+        async with running_in(folder, **length) as run:
+            app = await asyncpg.connect(await run.dsn())
+            kept.insert(1, ("course", "title: Algebra"))
+            assert [tuple(row) for row in await app.fetch(look)] == kept
+            await app.execute("UPDATE course SET title = 'Geometry'")
+            changed = "SELECT EXISTS (SELECT FROM embeddings WHERE content_text = 'title: Geometry')"
+            await eventually(lambda: app.fetchval(changed))
+            await app.close()
 
 
 async def test_it_ends_when_its_own_postgres_does() -> None:

@@ -65,7 +65,7 @@ def test_every_module_is_in_it(contents: dict[str, bytes]) -> None:
     assert "rowvec/py.typed" in contents
 
 
-@pytest.mark.parametrize("folder", ["migrations", "queries"])
+@pytest.mark.parametrize("folder", ["migrations", "presets", "queries"])
 def test_its_sql_is_that_of_the_repository(contents: dict[str, bytes], folder: str) -> None:
     files = {path.name: path.read_bytes() for path in (REPOSITORY / "sql" / folder).glob("*.sql")}
     prefix = f"rowvec/sql/{folder}/"
