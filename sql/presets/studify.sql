@@ -341,15 +341,14 @@ CREATE OR REPLACE FUNCTION rowvec.studify_check(old public.embedding_queue, new 
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     may_change text[] := ARRAY['status', 'retry_count', 'error_message', 'error_detail', 'scheduled_at', 'priority'];
-    other text;
 BEGIN
-    SELECT string_agg(n.key, ', ') INTO other
-    FROM jsonb_each(to_jsonb(new)) n JOIN jsonb_each(to_jsonb(old)) o ON o.key = n.key
-    WHERE n.value <> o.value AND n.key <> ALL (may_change)
-      -- It becomes that anyway.
-      AND NOT (n.key = 'updated_at' AND new.updated_at = now());
-    IF other IS NOT NULL THEN
-        RAISE EXCEPTION 'These columns of the queue can''t be set: %.', other USING ERRCODE = 'RV001',
+    -- updated_at becomes now() anyway.
+    IF (new.id, new.content_type, new.content_id, new.content_text, new.content_hash, new.created_at)
+        IS DISTINCT FROM (old.id, old.content_type, old.content_id, old.content_text, old.content_hash, old.created_at)
+        OR (new.updated_at IS DISTINCT FROM old.updated_at AND new.updated_at IS DISTINCT FROM now()) THEN
+        RAISE EXCEPTION 'These columns of the queue can''t be set: %.', (
+            SELECT string_agg(n.key, ', ') FROM jsonb_each(to_jsonb(new)) n JOIN jsonb_each(to_jsonb(old)) o USING (key)
+            WHERE n.value <> o.value AND n.key <> ALL (may_change)) USING ERRCODE = 'RV001',
             HINT = 'Those that can are status, retry_count, error_message, scheduled_at and priority. A text by hand is '
                    'replaced by another INSERT, that of a row by changing the row.';
     END IF;

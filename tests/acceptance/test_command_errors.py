@@ -434,8 +434,9 @@ async def test_every_command_from_migrate_to_unwatch(server: Server, empty_dsn: 
     first = await done(dsn, "migrate")
     assert [name[:4] for name in first["migrations"]] == [f"{n:04}" for n in range(1, len(first["migrations"]) + 1)]
     assert first["models"] == ["e5_small"]
-    nothing: dict[str, list[str]] = {"migrations": [], "models": [], "activated": [], "deactivated": []}
-    assert await done(dsn, "migrate") == {**nothing, "role": "rowvec_daemon", "left_to_administrator": []}
+    nothing: dict[str, Any] = {"migrations": [], "models": [], "activated": [], "deactivated": [], "sources": []}
+    role = {"role": "rowvec_daemon", "left_to_administrator": []}
+    assert await done(dsn, "migrate") == {**nothing, "preset": None, **role}
     assert await done(dsn, "sources") == []
 
     async with session(dsn) as app:
