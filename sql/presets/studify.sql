@@ -324,10 +324,15 @@ BEGIN
         RAISE EXCEPTION 'There is a content_hash but no content_text.' USING ERRCODE = 'RV001',
             HINT = 'A hash is kept with a text by hand; of a row of a watched table, the row is the text.';
     END IF;
+    -- For RETURNING. It has no id yet: that is the engine's to give when it folds the change.
+    NEW.status := 'queued';
+    NEW.retry_count := 0;
+    NEW.scheduled_at := greatest(NEW.scheduled_at, now());
     IF NEW.content_text IS NULL THEN
         PERFORM rowvec.studify_enqueue(NEW.content_type, NEW.content_id, NEW.priority, NEW.scheduled_at);
         RETURN NEW;
     END IF;
+    NEW.priority := coalesce(NEW.priority, 5);
     PERFORM rowvec.enqueue_text(NEW.content_type, NEW.content_id, NEW.content_text, NEW.priority, NEW.content_hash);
     -- The document's own trigger asks for it at once: what has just been asked for waits together.
     UPDATE rowvec.change c SET due_at = NEW.scheduled_at

@@ -428,12 +428,13 @@ async def done(dsn: str, *arguments: str) -> Any:  # noqa: ANN401 - of any shape
     return answer.json
 
 
-async def test_every_command_from_migrate_to_unwatch(server: Server, empty_dsn: str) -> None:
-    assert server.dsn
+async def test_every_command_from_migrate_to_unwatch(empty_dsn: str) -> None:
     dsn = empty_dsn
     first = await done(dsn, "migrate")
     assert [name[:4] for name in first["migrations"]] == [f"{n:04}" for n in range(1, len(first["migrations"]) + 1)]
     assert first["models"] == ["e5_small"]
+    nothing: dict[str, Any] = {"migrations": [], "models": [], "activated": [], "deactivated": [], "sources": []}
+    role = {"role": "rowvec_daemon", "left_to_administrator": []}
     nothing: dict[str, Any] = {"migrations": [], "models": [], "activated": [], "deactivated": [], "sources": []}
     role = {"role": "rowvec_daemon", "left_to_administrator": []}
     assert await done(dsn, "migrate") == {**nothing, "preset": None, **role}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import random
 import re
 import uuid
 from collections import Counter
@@ -641,6 +642,48 @@ async def test_a_reset_is_neither_ended_by_a_deleting_writer_nor_waits_for_it(
     await deleting.commit()
     await fold(worker)
     assert {row["status"] for row in await view(user)} == {"queued"}
+
+
+async def test_resets_and_deletions_at_random_lose_and_double_nothing(
+    user: asyncpg.Connection, connect: Connect, dsn: str
+) -> None:
+    """Operators, a writer that changes and deletes rows in its own order, and two daemons, all at once."""
+    await activate_bge(user)
+    used = [embedders(2), embedders(2)]
+    dice = random.Random(7)  # noqa: S311 - a test's
+    stopped = asyncio.Event()
+
+    async def operate(session: asyncpg.Connection) -> None:
+        while not stopped.is_set():
+            await session.execute(studify.RESET)
+            await session.execute("UPDATE embedding_queue SET priority = 1 WHERE id > 0 AND priority > 1")
+            await session.execute("UPDATE embeddings SET embedding_bge_m3 = NULL WHERE content_id LIKE '%3'")
+            await session.execute("DELETE FROM embeddings WHERE content_id LIKE '%7'")
+
+    async def write(session: asyncpg.Connection) -> None:
+        for _ in range(60):
+            ids = dice.sample(range(1, 61), 20)
+            async with session.transaction():
+                await session.execute("DELETE FROM course WHERE id = ANY ($1::bigint[])", ids)
+            await session.execute(
+                "INSERT INTO course (id, title) SELECT i, 'Course ' || i FROM unnest($1::bigint[]) i", ids[:18]
+            )
+
+    await add_courses(user, 60)
+    async with running(dsn, *used[0], ROWVEC_BATCH_ITEMS=8), running(dsn, *used[1], ROWVEC_BATCH_ITEMS=8):
+        operators = [asyncio.create_task(operate(await connect())) for _ in range(2)]
+        try:
+            await write(await connect())
+        finally:
+            stopped.set()
+            await asyncio.gather(*operators)
+        await settled(user)
+    left = await user.fetchval("SELECT array_agg(id::text ORDER BY id) FROM course")
+    for model in MODELS:
+        stored = await user.fetch(f"SELECT content_id, chunk_text FROM rowvec.vector_{model} ORDER BY content_id::int")
+        assert [row["content_id"] for row in stored] == left
+        assert {row["chunk_text"] for row in stored} == {f"title: Course {i}" for i in left}
+    assert await view(user) == []
 
 
 async def test_one_model_s_queued_item_is_not_touched_by_the_other_s_reset(
