@@ -10,6 +10,7 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -17,7 +18,7 @@ import pytest
 
 import studify
 from daemons import eventually, running
-from database import Connect, Server, drop_database, empty_database
+from database import Connect, Server, as_user, drop_database, empty_database
 from rowvec.domain.errors import UsageError
 from rowvec.domain.items import Slot
 from rowvec.domain.lanes import Lane
@@ -208,6 +209,36 @@ async def test_pgvector_may_live_in_another_schema(server: Server, schema: str) 
         await session.close()
 
 
+async def test_an_owner_without_other_rights_is_enough(server: Server) -> None:
+    name = f"rowvec_test_{uuid.uuid4().hex[:12]}"
+    async with empty_database(server) as dsn:
+        admin = await asyncpg.connect(dsn)
+        database = await admin.fetchval("SELECT current_database()")
+        await admin.execute(f"""
+            CREATE EXTENSION vector;
+            CREATE ROLE {name} LOGIN PASSWORD 'secret';
+            ALTER DATABASE {database} OWNER TO {name};
+        """)
+        try:
+            mine = as_user(dsn, name)
+            await migrate_database(mine, {"e5_small": 384})
+            assert len((await install(mine)).sources) == 6
+            assert (await install(mine)).sources == []
+            owner = await asyncpg.connect(mine)
+            async with running(mine, *embedders(1)):
+                await register(owner, USER, name="Ada")
+                await owner.execute(studify.PUT)
+                await settled(owner)
+                assert await owner.fetchval("SELECT count(*) FROM embeddings") == 3
+                await owner.execute("DELETE FROM embeddings")
+                await settled(owner)
+                assert await owner.fetchval("SELECT count(*) FROM embeddings") == 2
+            await owner.close()
+        finally:
+            await admin.execute(f"REASSIGN OWNED BY {name} TO CURRENT_USER; DROP OWNED BY {name}; DROP ROLE {name}")
+            await admin.close()
+
+
 async def test_an_application_with_rows_is_filled(server: Server) -> None:
     async with bare_database(server) as (dsn, session):
         await session.execute("""
@@ -249,6 +280,51 @@ async def test_the_original_application_s_own_things_are_named_and_left_alone(se
             assert name in caught.value.message
         assert "docs/studify.md" in caught.value.hint
         assert await snapshot(session) == before
+
+
+ORIGINAL = """
+    CREATE SCHEMA auth;
+    CREATE TABLE auth.users (id uuid PRIMARY KEY, raw_user_meta_data jsonb);
+    CREATE TABLE profiles (id bigserial PRIMARY KEY, user_id uuid UNIQUE, display_name text, bio text,
+                           interests text[]);
+    CREATE TABLE course (id bigserial PRIMARY KEY, owner_id uuid, title text, description text, category text,
+                         tags text[], requirements text[], learning_objectives text[]);
+    CREATE TABLE lesson (id bigserial PRIMARY KEY, title text, description text, content text);
+    CREATE TABLE community_post (id bigserial PRIMARY KEY, author_id uuid, title text, body text);
+    CREATE TABLE comments (id bigserial PRIMARY KEY, author_id uuid, body text);
+    CREATE TABLE embedding_queue (id bigserial PRIMARY KEY, content_type text, content_id text, content_text text,
+                                  content_hash text, status text, UNIQUE (content_type, content_id));
+    CREATE TABLE embeddings (id bigserial PRIMARY KEY, content_type text, content_id text, content_text text,
+                             content_hash text);
+    CREATE FUNCTION create_public_profile_for_user() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN INSERT INTO profiles (user_id) VALUES (NEW.id); RETURN NEW; END';
+    CREATE TRIGGER on_auth_user_created AFTER INSERT ON auth.users
+        FOR EACH ROW EXECUTE FUNCTION create_public_profile_for_user();
+    CREATE FUNCTION trigger_course_embedding() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN INSERT INTO embedding_queue (content_type, content_id) VALUES (''course'', NEW.id); RETURN NEW; END';
+    CREATE TRIGGER course_embedding_trigger AFTER INSERT OR UPDATE ON course
+        FOR EACH ROW EXECUTE FUNCTION trigger_course_embedding();
+    INSERT INTO course (title) VALUES ('Algebra'), ('Geometry');
+    INSERT INTO embeddings (content_type, content_id, content_text, content_hash)
+    VALUES ('course', 1, 'Algebra', 'a'), ('faq', 'refunds', 'Within a month.', 'b');
+"""
+
+
+async def test_an_original_installation_moves_as_the_page_says(server: Server) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "studify.md").read_text().split("## Moving")[1]
+    drops, renames, texts = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    async with bare_database(server) as (dsn, session):
+        await session.execute(ORIGINAL)
+        with pytest.raises(UsageError):
+            await install(dsn)
+        await session.execute(drops)
+        await session.execute(renames)
+        assert len((await install(dsn)).sources) == 6
+        await session.execute(texts)
+        async with running(dsn, *embedders(1)):
+            await eventually(lambda: session.fetchval("SELECT count(*) = 3 FROM embeddings"))
+        (text,) = await session.fetch("SELECT content_text, content_hash FROM embeddings WHERE content_type = 'faq'")
+        assert tuple(text) == ("Within a month.", "b")
 
 
 async def test_a_model_of_another_length_is_refused(server: Server) -> None:
