@@ -435,8 +435,6 @@ async def test_every_command_from_migrate_to_unwatch(empty_dsn: str) -> None:
     assert first["models"] == ["e5_small"]
     nothing: dict[str, Any] = {"migrations": [], "models": [], "activated": [], "deactivated": [], "sources": []}
     role = {"role": "rowvec_daemon", "left_to_administrator": []}
-    nothing: dict[str, Any] = {"migrations": [], "models": [], "activated": [], "deactivated": [], "sources": []}
-    role = {"role": "rowvec_daemon", "left_to_administrator": []}
     assert await done(dsn, "migrate") == {**nothing, "preset": None, **role}
     assert await done(dsn, "sources") == []
 
