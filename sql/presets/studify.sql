@@ -45,7 +45,7 @@ END $$;
 
 -- Whatever of ours is not among these at the end is new, and nobody's but its owner's.
 SELECT set_config('rowvec.studify_known', ARRAY(
-    SELECT oid FROM pg_class WHERE oid IN (to_regclass('public.embedding_queue'), to_regclass('public.embeddings'))
+    SELECT oid FROM pg_class WHERE relnamespace IN ('public'::regnamespace, 'rowvec'::regnamespace) AND relkind = 'v'
     UNION ALL
     SELECT oid FROM pg_proc WHERE pronamespace IN ('public'::regnamespace, 'rowvec'::regnamespace))::text, true);
 
@@ -475,6 +475,12 @@ CREATE OR REPLACE TRIGGER rowvec_delete INSTEAD OF DELETE ON public.embedding_qu
 -- 6. The vectors, in their original shape: one row a chunk, of both models. A union of the keys and a look at each table,
 -- for a full join reads both of them whole.
 
+-- Of a model that sleeps nothing shows: what it holds of rows that change meanwhile is old.
+CREATE OR REPLACE VIEW rowvec.studify_e5_small AS
+SELECT v.* FROM rowvec.vector_e5_small v WHERE (SELECT m.active FROM rowvec.model m WHERE m.name = 'e5_small');
+CREATE OR REPLACE VIEW rowvec.studify_bge_m3 AS
+SELECT v.* FROM rowvec.vector_bge_m3 v WHERE (SELECT m.active FROM rowvec.model m WHERE m.name = 'bge_m3');
+
 CREATE OR REPLACE VIEW public.embeddings AS
 SELECT k.content_type, k.content_id, coalesce(e.chunk_index, b.chunk_index) AS chunk_index,
        coalesce(e.chunk_text, b.chunk_text) AS content_text, encode(k.chunk_hash, 'hex') AS content_hash,
@@ -482,12 +488,12 @@ SELECT k.content_type, k.content_id, coalesce(e.chunk_index, b.chunk_index) AS c
        e.embedding IS NOT NULL AS has_e5_embedding, b.embedding IS NOT NULL AS has_bge_embedding,
        greatest(e.updated_at, b.updated_at) AS updated_at
 FROM (
-    SELECT v.content_type, v.content_id, v.chunk_hash, v.repeat FROM rowvec.vector_e5_small v
+    SELECT v.content_type, v.content_id, v.chunk_hash, v.repeat FROM rowvec.studify_e5_small v
     UNION
-    SELECT v.content_type, v.content_id, v.chunk_hash, v.repeat FROM rowvec.vector_bge_m3 v
+    SELECT v.content_type, v.content_id, v.chunk_hash, v.repeat FROM rowvec.studify_bge_m3 v
 ) AS k
-LEFT JOIN rowvec.vector_e5_small e USING (content_type, content_id, chunk_hash, repeat)
-LEFT JOIN rowvec.vector_bge_m3 b USING (content_type, content_id, chunk_hash, repeat)
+LEFT JOIN rowvec.studify_e5_small e USING (content_type, content_id, chunk_hash, repeat)
+LEFT JOIN rowvec.studify_bge_m3 b USING (content_type, content_id, chunk_hash, repeat)
 WHERE k.content_type <> 'document'
 UNION ALL
 SELECT d.content_type, d.content_id, coalesce(e.chunk_index, b.chunk_index), coalesce(e.chunk_text, b.chunk_text),
@@ -497,15 +503,15 @@ FROM rowvec.document d
 CROSS JOIN LATERAL (SELECT 'document'::text, jsonb_build_array(d.content_type, d.content_id)::text)
     AS i (content_type, content_id)
 CROSS JOIN LATERAL (
-    SELECT v.chunk_hash, v.repeat FROM rowvec.vector_e5_small v
+    SELECT v.chunk_hash, v.repeat FROM rowvec.studify_e5_small v
     WHERE v.content_type = i.content_type AND v.content_id = i.content_id
     UNION
-    SELECT v.chunk_hash, v.repeat FROM rowvec.vector_bge_m3 v
+    SELECT v.chunk_hash, v.repeat FROM rowvec.studify_bge_m3 v
     WHERE v.content_type = i.content_type AND v.content_id = i.content_id
 ) AS k
-LEFT JOIN rowvec.vector_e5_small e ON (e.content_type, e.content_id, e.chunk_hash, e.repeat)
+LEFT JOIN rowvec.studify_e5_small e ON (e.content_type, e.content_id, e.chunk_hash, e.repeat)
                                     = (i.content_type, i.content_id, k.chunk_hash, k.repeat)
-LEFT JOIN rowvec.vector_bge_m3 b ON (b.content_type, b.content_id, b.chunk_hash, b.repeat)
+LEFT JOIN rowvec.studify_bge_m3 b ON (b.content_type, b.content_id, b.chunk_hash, b.repeat)
                                   = (i.content_type, i.content_id, k.chunk_hash, k.repeat)
 WHERE d.content_type NOT IN (SELECT s.content_type FROM rowvec.source s);
 
@@ -601,7 +607,9 @@ BEGIN
     FOR new IN
         SELECT format('TABLE %s', c.oid::regclass) AS object, c.relacl AS acl, c.relowner AS owner
         FROM pg_class c
-        WHERE c.oid IN ('public.embedding_queue'::regclass, 'public.embeddings'::regclass) AND c.oid <> ALL (known)
+        WHERE c.oid <> ALL (known)
+          AND (c.oid IN ('public.embedding_queue'::regclass, 'public.embeddings'::regclass)
+               OR (c.relnamespace = 'rowvec'::regnamespace AND c.relkind = 'v' AND c.relname LIKE 'studify%'))
         UNION ALL
         SELECT format('FUNCTION %s', p.oid::regprocedure), coalesce(p.proacl, acldefault('f', p.proowner)), p.proowner
         FROM pg_proc p

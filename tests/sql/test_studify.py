@@ -1039,6 +1039,19 @@ async def test_vectors_show_one_row_a_chunk_of_both_models(user: asyncpg.Connect
         assert [len(embedder.texts) for embedder in used] == [sent[0] + len(rows), sent[1]]
 
 
+async def test_what_a_sleeping_model_holds_does_not_show(user: asyncpg.Connection, dsn: str) -> None:
+    await activate_bge(user)
+    await add_courses(user, 1)
+    async with running(dsn, *embedders(2)):
+        await settled(user)
+    await user.execute("SELECT rowvec.deactivate_model('bge_m3')")
+    async with running(dsn, *embedders(1)):
+        await user.execute("UPDATE course SET title = 'New'")
+        await settled(user)
+    (row,) = await user.fetch("SELECT * FROM embeddings")
+    assert (row["content_text"], row["has_bge_embedding"]) == ("title: New", False)
+
+
 @pytest.mark.parametrize(
     "assignment", ["has_e5_embedding = false", "embedding_e5_small = NULL, has_e5_embedding = false"]
 )
@@ -1123,7 +1136,11 @@ MANY = """
 
 @pytest.mark.parametrize("content_type", ["course", "faq"])
 @pytest.mark.parametrize("relation", ["embeddings", "embedding_queue"])
-async def test_a_row_is_looked_up_by_index(app: asyncpg.Connection, relation: str, content_type: str) -> None:
+@pytest.mark.parametrize("models", [1, 2])
+async def test_a_row_is_looked_up_by_index(
+    app: asyncpg.Connection, relation: str, content_type: str, models: int
+) -> None:
+    await app.execute("UPDATE rowvec.model SET active = true WHERE $1 = 2", models)
     await app.execute(MANY)
     look = f"SELECT * FROM {relation} WHERE content_type = '{content_type}' AND content_id = '7'"
     assert len(await app.fetch(look)) == 1
