@@ -18,14 +18,17 @@ import asyncpg
 import pytest
 
 from database import open_folder
-from rowvec.cli.demo_rows import QUESTIONS, TABLES
+from rowvec.cli.demo_rows import COURSES, LESSONS, POSTS, QUESTIONS, TABLES
 from rowvec.embedded import EmbeddedPostgres
+from rowvec.postgres.administration import migrate_database
+from rowvec.postgres.presets import install_preset, load_preset
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
 
 Figures: TypeAlias = dict[str, Any]
 
 ROWS = sum(len(table.rows) for table in TABLES)
+MEANINGLESS = {"ROWVEC_MODEL_E5_SMALL_PROVIDER": "deterministic"}
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +99,36 @@ def is_stopped(folder: Path) -> bool:
 def test_every_question_is_answered_by_the_expected_row(figures: Figures) -> None:
     assert [search["question"] for search in figures["searches"]] == [question.text for question in QUESTIONS]
     for search, question in zip(figures["searches"], QUESTIONS, strict=True):
+        assert search["answers"][0]["content_type"] == question.content_type
         assert search["answers"][0]["title"] == question.answer
         assert len(search["answers"]) == 3
+
+
+def test_every_flow_queues_what_it_should_and_is_within_its_lane(figures: Figures) -> None:
+    queued = {
+        flow["flow"]: {(item["content_type"], item["priority"], item["lane"]) for item in flow["items"]}
+        for flow in figures["flows"]
+    }
+    assert queued == {
+        "a user registers": {("auth_user", 2, "immediate"), ("profile", 2, "immediate")},
+        "a course's description is changed": {("course", 2, "immediate")},
+        "a course is looked at": set(),
+        "a post is written, with a comment": {("post", 4, "standard"), ("comment", 5, "bulk")},
+    }
+    assert [flow["within_seconds"] for flow in figures["flows"]] == [10, 10, None, 60]
+    for flow in figures["flows"]:
+        assert flow["within"] is True
+        if flow["items"]:
+            assert 0 < flow["commit_to_vector_ms"] < flow["within_seconds"] * 1000
+        else:
+            assert flow["commit_to_vector_ms"] is None
+
+
+def test_what_a_flow_wrote_is_found_by_its_meaning(figures: Figures) -> None:
+    found = figures["flow_search"]
+    (post,) = (item for flow in figures["flows"] for item in flow["items"] if item["content_type"] == "post")
+    assert found["as_expected"]
+    assert found["answers"][0]["content_id"] == post["content_id"] == str(len(POSTS.rows) + 1)
 
 
 def test_a_rewritten_row_answers_the_question_that_it_did_not_answer_before(figures: Figures) -> None:
@@ -116,9 +147,8 @@ def test_the_time_from_commit_to_vector_is_measured(figures: Figures) -> None:
 
 
 def test_all_lanes_have_worked(figures: Figures) -> None:
-    course, post = TABLES
     done = figures["items_done"]
-    assert (done["immediate"], done["standard"]) == (len(course.late), len(post.late))
+    assert (done["immediate"], done["standard"]) == (len(COURSES.late), len(LESSONS.late) + len(POSTS.late))
     assert sum(done.values()) == figures["rows"] == ROWS
     assert 0 < figures["seconds_until_all_embedded"] < 120
 
@@ -133,7 +163,7 @@ def test_it_serves_until_ctrl_c_on_another_port_when_its_own_is_taken(figures: F
     assert figures["rows"] == ROWS
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        with demo(folder, "--json", ROWVEC_HTTP_PORT=port) as process:
+        with demo(folder, "--json", **MEANINGLESS, ROWVEC_HTTP_PORT=port) as process:
             assert process.stdout is not None
             assert process.stderr is not None
             addresses = read_document(process.stdout)["addresses"]
@@ -148,13 +178,13 @@ def test_it_serves_until_ctrl_c_on_another_port_when_its_own_is_taken(figures: F
     assert is_stopped(folder)
 
 
-@pytest.mark.parametrize("moment", ["Starting a Postgres", "It is up", "Two tables are watched", "Searches"])
+@pytest.mark.parametrize("moment", ["Starting a Postgres", "It is up", "is installed", "Searches"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_before_it_serves_ends_it_with_130(
     figures: Figures, folder: Path, moment: str, number: signal.Signals
 ) -> None:
     assert figures["rows"] == ROWS
-    with demo(folder, "--json") as process:
+    with demo(folder, "--json", **MEANINGLESS) as process:
         assert process.stderr is not None
         read_until(process.stderr, moment)
         process.send_signal(number)
@@ -167,23 +197,29 @@ def test_an_interruption_before_it_serves_ends_it_with_130(
 
 def test_a_model_that_knows_no_meaning_is_told_and_ends_it_with_1(figures: Figures, folder: Path) -> None:
     assert figures["rows"] == ROWS
-    with demo(folder, "--once", ROWVEC_MODEL_E5_SMALL_PROVIDER="deterministic") as process:
+    with demo(folder, "--once", **MEANINGLESS) as process:
         out, err = process.communicate()
     assert process.returncode == 1
     assert "did not come first" in err
     assert QUESTIONS[0].text in out
 
 
-async def test_a_table_that_the_demo_did_not_make_is_left_alone() -> None:
+async def test_an_application_that_the_demo_did_not_make_is_left_alone() -> None:
+    register = """INSERT INTO auth.users (raw_user_meta_data) VALUES ('{"full_name": "Somebody"}')"""
     with open_folder() as folder:
         with EmbeddedPostgres(folder) as postgres:
-            await run_sql(postgres.dsn, "CREATE TABLE post AS SELECT 42 AS id")
+            await migrate_database(postgres.dsn, {"e5_small": 384})
+            await install_preset(postgres.dsn, load_preset("studify"))
+            await run_sql(postgres.dsn, register)
         with demo(folder, "--once") as process:
             _, err = process.communicate()
         assert process.returncode == 78
-        assert '"post" that the demo did not make' in err
+        assert '"auth.users" that the demo did not make' in err
         with EmbeddedPostgres(folder) as postgres:
-            assert await run_sql(postgres.dsn, "SELECT id FROM post") == 42
+            assert await run_sql(postgres.dsn, "SELECT display_name FROM profiles") == "Somebody"
+            assert (
+                await run_sql(postgres.dsn, "SELECT count(*) FROM rowvec.source WHERE content_type <> 'document'") == 6
+            )
 
 
 async def run_sql(dsn: str, sql: str) -> Any:  # noqa: ANN401 - whatever the statement gives

@@ -20,8 +20,10 @@ import typer
 import uvloop
 
 from rowvec.app import Daemon, make_embedder
-from rowvec.cli.demo_scenes import Figures, Stage, missed_questions, play, prepare
+from rowvec.cli.demo_scenes import complaints, play
 from rowvec.cli.demo_screen import Screen
+from rowvec.cli.demo_stage import Figures, Stage
+from rowvec.cli.demo_tables import make_tables
 from rowvec.cli.output import Json, cause_of, print_json
 from rowvec.domain.errors import RowvecError
 from rowvec.embedded import EmbeddedPostgres
@@ -46,8 +48,9 @@ def demo(
 ) -> int:
     """See rowvec at work on a small database that it brings along.
 
-    It starts a Postgres of its own, fills two tables with courses and posts in English and Chinese, embeds and
-    searches them, and measures how soon a changed row has its new vector. Then it serves until Ctrl-C.
+    It starts a Postgres of its own with the application of the preset studify: users, profiles, courses, lessons,
+    posts and comments in English and Chinese. It embeds and searches them, plays what happens in such an application,
+    and measures how soon a changed row has its new vector. Then it serves until Ctrl-C.
 
     DATABASE_URL and ROWVEC_LISTEN_DATABASE_URL are not used, so no database of yours is touched. All other
     settings are respected; logs begin at warning unless ROWVEC_LOG_LEVEL says otherwise.
@@ -145,10 +148,10 @@ class _Demo:
         dsn = self.settings.dsn
         await migrate_database(dsn, {name: model.dimensions for name, model in models.items()})
         async with administration(dsn) as database, administration(dsn) as watcher, asyncio.TaskGroup() as group:
-            await prepare(database)
+            await make_tables(database)
             working = group.create_task(daemon.run())
             try:
-                await self._show(Stage(database, watcher, embedders, daemon.metrics, self.screen), await ready)
+                await self._show(Stage(dsn, database, watcher, embedders, daemon.metrics, self.screen), await ready)
             finally:
                 daemon.stop.set()
                 await asyncio.wait([working])
@@ -162,8 +165,8 @@ class _Demo:
             self._tell_addresses(address)
             with suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
-        elif missed := missed_questions(figures):
-            raise RowvecError(f"The expected row did not come first for: {'; '.join(missed)}.", "Is another model set?")
+        elif wrong := complaints(figures):
+            raise RowvecError(" ".join(wrong), "Is another model set, or the machine very busy?")
 
     def _addresses(self, address: str) -> dict[str, str]:
         return {**{name: f"{address}/{name}" for name in PROBES}, "database_url": self.settings.dsn}

@@ -68,7 +68,7 @@ class Screen:
     def answers(self, found: Sequence[dict[str, Any]]) -> None:
         """Print what a search found, the nearest first."""
         for place, row in enumerate(found):
-            line = f"  {row['score']:.3f}  {row['content_type']:6}  {row['title']}"
+            line = f"  {row['score']:.3f}  {row['content_type']:9}  {row['title']}"
             self._out.print(Text(line, style="dim" if place else "green"), no_wrap=True, overflow="ellipsis")
 
     @contextmanager

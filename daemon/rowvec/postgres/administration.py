@@ -153,9 +153,14 @@ class Administration:
         return await self._fetch("search_vectors", query, vector, owner, content_types, model, limit)
 
     async def execute(self, sql: str, *arguments: object) -> list[dict[str, Any]]:
-        """Run a statement of the caller's own (the demo's tables and rows)."""
+        """Run a statement of the caller's own (the demo's rows)."""
         with translated():
             return [dict(row) for row in await self._connection.fetch(sql, *arguments)]
+
+    async def execute_script(self, sql: str) -> None:
+        """Run several statements of the caller's own as one transaction (the demo's tables)."""
+        with translated():
+            await self._connection.execute(sql)
 
     async def _fetch(self, name: str, *arguments: object) -> list[dict[str, Any]]:
         return await self.execute(statement(name, vector=self._vector), *arguments)
