@@ -78,6 +78,15 @@ def test_its_sql_is_that_of_the_repository(contents: dict[str, bytes], folder: s
     assert packed == files
 
 
+def test_the_rows_of_the_demo_are_in_it(contents: dict[str, bytes]) -> None:
+    folder = "daemon/rowvec/cli/demo_data"
+    files = {path.name: path.read_bytes() for path in (REPOSITORY / folder).iterdir()}
+    prefix = "rowvec/cli/demo_data/"
+    packed = {name.removeprefix(prefix): data for name, data in contents.items() if name.startswith(prefix)}
+    assert packed
+    assert packed == files
+
+
 def test_the_command(contents: dict[str, bytes]) -> None:
     entry_points = configparser.ConfigParser()
     entry_points.read_string(contents[dist_info(contents, "entry_points.txt")].decode())
