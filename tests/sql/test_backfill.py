@@ -206,7 +206,7 @@ async def test_a_model_is_switched_off_behind_no_writer(
     app: asyncpg.Connection, connect: Connect, dsn: str, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The writer has locked an item: whoever waits for it too long gives up, and the writer never does."""
-    monkeypatch.setattr("rowvec.postgres.administration.LOCK_TRIES", 2)
+    monkeypatch.setattr("rowvec.postgres.locks.LOCK_TRIES", 2)
     await app.execute(OLD.format(rows=3))
     await fill(worker)
     await app.execute("UPDATE old SET body = 'Queued'")
