@@ -153,20 +153,17 @@ def test_all_lanes_have_worked(figures: Figures) -> None:
     assert 0 < figures["seconds_until_all_embedded"] < 120
 
 
-def test_a_second_run_on_the_same_folder_begins_anew(figures: Figures, folder: Path) -> None:
-    again = measured(folder)
-    assert [search["answers"] for search in again["searches"]] == [search["answers"] for search in figures["searches"]]
-    assert is_stopped(folder)
-
-
-def test_it_serves_until_ctrl_c_on_another_port_when_its_own_is_taken(figures: Figures, folder: Path) -> None:
-    assert figures["rows"] == ROWS
+def test_a_second_run_begins_anew_and_serves_on_another_port_when_its_own_is_taken(
+    figures: Figures, folder: Path
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         with demo(folder, "--json", **MEANINGLESS, ROWVEC_HTTP_PORT=port) as process:
             assert process.stdout is not None
             assert process.stderr is not None
-            addresses = read_document(process.stdout)["addresses"]
+            again = read_document(process.stdout)
+            assert (again["rows"], again["items_done"]) == (ROWS, figures["items_done"])
+            addresses = again["addresses"]
             read_until(process.stderr, "Serving until Ctrl-C")
             assert f":{port}/" not in addresses["healthz"]
             with urllib.request.urlopen(addresses["healthz"]) as answer:  # noqa: S310 - our own address
