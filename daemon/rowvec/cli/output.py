@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import orjson
 import typer
@@ -13,6 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from rowvec.domain.errors import RowvecError
+
+UNFOLDED: Final = 1_000_000
+SHORT: Final = 36
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -30,6 +33,9 @@ def print_json(value: object) -> None:
 def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], empty: str) -> None:
     """Print rows as a table, or a sentence when there are none.
 
+    In a terminal long values are folded, headings and short ones (up to a uuid's length) are not. Elsewhere each row is
+    one line, for `grep` and files.
+
     Args:
         rows: what to show.
         columns: keys of the rows, which are also the headings.
@@ -41,10 +47,21 @@ def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], empty: s
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         number = _is_number(rows[0][column])
-        table.add_column(column.replace("_", " "), justify="right" if number else "left", overflow="fold")
+        longest = max(len(_plain(row[column])) for row in rows)
+        table.add_column(
+            column.replace("_", " "),
+            justify="right" if number else "left",
+            overflow="fold",
+            min_width=max(*map(len, column.split("_")), longest if longest <= SHORT else 0),
+        )
     for row in rows:
         table.add_row(*(Text(_plain(row[column])) for column in columns))
-    console().print(table)
+    out = console()
+    if out.is_terminal:
+        out.print(table)
+        return
+    for line in out.render_lines(table, out.options.update(width=UNFOLDED), pad=False):
+        out.print("".join(segment.text for segment in line).rstrip(), markup=False)
 
 
 def explain(error: RowvecError) -> int:

@@ -141,8 +141,14 @@ def sources(json: Json = False) -> None:
         print_json(rows)
         return
     shown = [{**row, "table": row["relation"], "columns": row["labels"]} for row in rows]
-    columns = ["content_type", "table", "columns", "priority", "owner", "condition", "chunking", "backfilled", "paused"]
-    print_table(shown, columns, "No table is watched yet. Begin with `rowvec watch TABLE --columns a,b`.")
+    print_table(shown, _telling(rows), "No table is watched yet. Begin with `rowvec watch TABLE --columns a,b`.")
+
+
+def _telling(rows: list[dict[str, Any]]) -> list[str]:
+    """Leave a column out that says the same of every source and takes the room of others."""
+    usual = {"owner": None, "condition": None, "backfilled": True, "paused": False}
+    told = ["content_type", "table", "priority", "chunking", *usual, "columns"]
+    return [column for column in told if column not in usual or any(row[column] != usual[column] for row in rows)]
 
 
 async def _watch(wanted: Watch) -> tuple[dict[str, Any] | None, bool]:
