@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 import uvloop
@@ -12,6 +12,8 @@ from rowvec.cli.output import Json, print_json, print_table
 from rowvec.domain.errors import UsageError
 from rowvec.postgres.administration import administration
 from rowvec.settings import Settings, load_settings
+
+SHOWN_CHARACTERS: Final = 80
 
 
 def search(
@@ -30,8 +32,12 @@ def search(
     if json:
         print_json(rows)
         return
-    shown = [{**row, "text": " ".join(row["chunk_text"].split())[:80]} for row in rows]
+    shown = [{**row, "text": _beginning(" ".join(row["chunk_text"].split()))} for row in rows]
     print_table(shown, ["score", "content_type", "content_id", "text"], "No rows were found.")
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1].rstrip()}…"
 
 
 async def _search(
@@ -47,9 +53,14 @@ async def _search(
         if unknown:
             raise UsageError(f'No source is watched as "{unknown.pop()}".', "See `rowvec sources`.")
         name = model or next((row["name"] for row in await database.models() if row["is_default"]), None)
-        if name is None or name not in settings.active_models:
+        if name is None:
+            raise UsageError("No model is active.", "See `rowvec status`, which says what wakes one.")
+        if name not in settings.active_models:
             known = ", ".join(settings.active_models)
-            raise UsageError(f'The model "{name}" is not set here.', f"Models that are: {known}.")
+            raise UsageError(
+                f'The model "{name}" is not set here.',
+                f"Models that are: {known}. Others need the daemon's settings here too: ROWVEC_MODEL_<NAME>_URL.",
+            )
         embedder = make_embedder(name, settings.active_models[name])
         try:
             embedding = await embedder.embed_query(text)
