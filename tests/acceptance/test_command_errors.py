@@ -495,6 +495,22 @@ async def test_every_command_from_migrate_to_unwatch(empty_dsn: str) -> None:
     assert await done(dsn, "sources") == []
 
 
+async def test_a_backfill_says_who_does_it_and_what_was_stopped(empty_dsn: str) -> None:
+    dsn = empty_dsn
+    await done(dsn, "migrate")
+    async with session(dsn) as app:
+        await app.execute("CREATE TABLE course (id bigint PRIMARY KEY, title text)")
+        await done(dsn, "watch", "course", "--columns", "title")
+        assert "Either --stop or --again" in await refused(2, dsn, "backfill", "--stop", "--again")
+        begun = await rowvec(dsn, "backfill", "course", "--no-wait")
+        assert begun.err == "No daemon is running: it begins when one does.\n"
+        stopped = await rowvec(dsn, "backfill", "--stop")
+        assert (stopped.out[:8], stopped.err) == ("Stopped.", "")
+        await app.execute("UPDATE rowvec.backfill SET stopped = false, done = true")
+        ended = await rowvec(dsn, "backfill", "--stop")
+        assert (ended.out, ended.err) == ("Nothing was to be stopped: all rows were looked at.\n", "")
+
+
 async def test_a_preset_is_installed_and_said_so(empty_dsn: str) -> None:
     length = {"ROWVEC_MODEL_E5_SMALL_DIMENSIONS": "384"}
     sources = ["auth_user", "comment", "course", "lesson", "post", "profile"]

@@ -141,7 +141,7 @@ async def test_status_marks_what_is_late_and_says_why(watched: asyncpg.Connectio
 async def test_status_says_what_is_paused_or_still_looked_through(watched: asyncpg.Connection, dsn: str) -> None:
     answer = await rowvec(dsn, "status")
     assert "Nothing is queued." in answer.out
-    assert "The rows of course for first are being looked through, page by page: 0 so far." in answer.out
+    assert "The rows of course for first are still to be looked through, page by page: 0 so far." in answer.out
     await watched.execute("SELECT rowvec.pause('course')")
     assert "The source course has been paused since 2" in (await rowvec(dsn, "status")).out
     await watched.execute("SELECT rowvec.resume('course'); UPDATE rowvec.source SET swept = true")

@@ -95,6 +95,8 @@ def backfill(
     What has not come to its end is gone on with. The daemon does the work: this command may be ended at will. Texts
     whose vectors are there are not sent to the model again.
     """
+    if stop and again:
+        raise UsageError("Either --stop or --again: one ends what the other begins.")
     asked = _Asked(source, model)
     try:
         found = uvloop.run(_run(asked, again=again, stop=stop, wait=wait and not stop, json=json))
@@ -115,10 +117,11 @@ async def _run(asked: _Asked, *, again: bool, stop: bool, wait: bool, json: bool
             await database.stop_backfill(asked.content_type, asked.model)
         else:
             await database.begin_backfill(asked.content_type, asked.model, again=again)
-        if not wait:
-            return await asked.look(database, {})
-        if not (await database.status())["daemons"]:
+        found = await asked.look(database, {})
+        if found and not stop and not (await database.status())["daemons"]:
             console(aside=True).print("No daemon is running: it begins when one does.")
+        if not wait:
+            return found
         return await _follow(database, asked, aside=json)
 
 
@@ -204,10 +207,12 @@ class _Lines:
 def _told(found: Sequence[Filling], *, stop: bool) -> str:
     if not found:
         return "There is nothing to fill: no source is watched, or no model is active."
+    if stop and not any(row.stopped for row in found):
+        return "Nothing was to be stopped: all rows were looked at."
     if stop:
         return "Stopped. `rowvec backfill` goes on where it was; what is queued is still embedded."
     if not all(row.settled for row in found):
-        return "Begun. It goes on in the background; see `rowvec status`."
+        return "The daemon does it in the background; see `rowvec status`."
     if any(row.stopped for row in found):
         return "It was stopped by somebody. `rowvec backfill` goes on where it was."
     failed = sum(row.failed for row in found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import uvloop
@@ -58,7 +59,7 @@ def _remarks(found: dict[str, Any]) -> list[str]:
     """Return why items wait, and what the tables do not show."""
     why = {reason: None for row in found["items"] for reason in row["why"] if reason != NO_DAEMON}
     resting = {f"Let alone for a while: {rest}": None for daemon in found["daemons"] for rest in daemon["resting"]}
-    remarks = [*(why | resting), *(_state(source) for source in found["sources"]), *map(_progress, found["backfills"])]
+    remarks = [*(why | resting), *(_state(source) for source in found["sources"]), *_progress(found)]
     remarks += [_asleep(model["name"]) for model in found["models"] if not model["active"]]
     if found["changes"]:
         remarks.append(f"Of what is queued, {found['changes']} changes are not yet in the queue and have no age.")
@@ -72,15 +73,15 @@ def _state(source: dict[str, Any]) -> str:
     return "" if source["swept"] else f"The vectors of {name} are being looked through for rows that are gone."
 
 
-def _progress(row: dict[str, Any]) -> str:
-    if row["done"]:
-        return ""
-    named = f"The rows of {row['content_type']} for {row['model']}"
-    if row["stopped"]:
-        return (
-            f"{named}: the backfill was stopped after {row['rows']:,}; `rowvec backfill {row['content_type']}` goes on."
-        )
-    return f"{named} are being looked through, page by page: {row['rows']:,} so far."
+def _progress(found: dict[str, Any]) -> Iterator[str]:
+    state = "being" if found["daemons"] else "still to be"
+    for row in found["backfills"]:
+        name, rows = row["content_type"], f"{row['rows']:,}"
+        named = f"The rows of {name} for {row['model']}"
+        if row["stopped"]:
+            yield f"{named}: the backfill was stopped after {rows}; `rowvec backfill {name}` goes on."
+        elif not row["done"]:
+            yield f"{named} are {state} looked through, page by page: {rows} so far."
 
 
 def _asleep(model: str) -> str:
