@@ -51,7 +51,7 @@ def migrate(preset: Preset = None, json: Json = False) -> None:
     if wanted is not None:
         changed = f"; watched from now on: {', '.join(installed.sources)}" if installed.sources else ""
         console().print(f"The preset {wanted.name} is installed{changed}.")
-    if not (names or done.added or done.activated or done.deactivated or installed.sources):
+    if not (names or done.added or done.activated or done.deactivated or installed.sources or role.created):
         console().print("Nothing to do: the schema is up to date.")
     tell_of_role(role)
 
