@@ -248,7 +248,8 @@ def load_settings(**given: object) -> Settings:
     try:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
-        problems = "; ".join(f"{_variable(item['loc'])}: {item['msg']}" for item in error.errors())
+        said = ((_variable(item["loc"]), item["msg"].removeprefix("Value error, ")) for item in error.errors())
+        problems = "; ".join(f"{name}: {what}" for name, what in said)
         raise ConfigurationError(f"Wrong settings: {problems}.", "Correct them and start again.") from None
     except ValueError as error:
         raise ConfigurationError("The settings can't be read.", str(error)) from None

@@ -152,3 +152,6 @@ async def test_a_folder_with_other_things_in_it_is_refused() -> None:
             assert await run.exit_code() == 78
             assert "is not empty" in run.log.read_text()
         assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
+        async with running_in(folder / "thesis.txt") as run:
+            assert await run.exit_code() == 78
+            assert "is no folder" in run.log.read_text()

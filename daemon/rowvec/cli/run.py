@@ -48,6 +48,7 @@ def run(
     configure_logs(settings.log_level, settings.log_format)
     with ExitStack() as stack:
         if embedded is None:
+            settings.dsn  # noqa: B018 - refused before anything is served
             return uvloop.run(_serve(settings, None, None))
         postgres = stack.enter_context(EmbeddedPostgres(embedded))
         log.info("postgres.ready", database_url=postgres.dsn, folder=str(embedded))

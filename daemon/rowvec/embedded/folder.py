@@ -31,6 +31,8 @@ def make_folder(folder: Path, mode: int) -> None:
 
 def refuse_strange_folder(folder: Path) -> None:
     """Refuses a folder with things in it that are not ours: a database does not belong among them."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigurationError(f"{folder} is no folder.", "Choose an empty folder, or one that does not exist yet.")
     names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
     if names and not names & {"rowvec.lock", "data"}:
         raise ConfigurationError(f"{folder} is not empty.", "Choose an empty folder, or one that does not exist yet.")

@@ -126,8 +126,8 @@ class EmbeddedPostgres:
         self._held.close()
 
     def _prepare(self, held: ExitStack) -> Programs:
-        account = account_for(self._data)
         refuse_strange_folder(self._folder)
+        account = account_for(self._data)
         make_folder(self._folder, 0o711 if os.geteuid() == 0 else 0o700)
         if closed := account.first_closed(self._folder):
             raise ConfigurationError(
