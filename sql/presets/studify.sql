@@ -384,9 +384,9 @@ CREATE OR REPLACE FUNCTION rowvec.studify_hasten(
 BEGIN
     IF new.priority > old.priority OR new.scheduled_at > old.scheduled_at OR new.retry_count > 0
         OR new.error_message IS NOT NULL THEN
-        RAISE EXCEPTION 'The change of "%" % was only just made: it can be made more urgent or due earlier, nothing else.',
+        RAISE EXCEPTION 'The change of "%" % is not in the queue yet: it can be made more urgent or due earlier, nothing else.',
             old.content_type, old.content_id USING ERRCODE = 'RV001',
-            HINT = 'Once the daemon has taken it into the queue (its id is positive then) all can be set.';
+            HINT = 'Once a daemon has taken it in (its id is positive then), all can be set.';
     END IF;
     PERFORM rowvec.append_changes_v1(
         content_type, ARRAY[content_id], new.priority::smallint, 'write', false, NULL, new.scheduled_at)

@@ -877,7 +877,7 @@ async def test_an_update_that_leaves_a_change_as_it_is_is_taken(user: asyncpg.Co
 async def test_what_a_change_can_t_be_is_refused(user: asyncpg.Connection, assignments: str) -> None:
     await add_courses(user, 1)
     error = await refusal(user, f"UPDATE embedding_queue SET {assignments}")
-    assert 'The change of "course" 1 was only just made' in str(error)
+    assert 'The change of "course" 1 is not in the queue yet' in str(error)
 
 
 # --- Texts by hand ---------------------------------------------------------------------------------------
