@@ -65,7 +65,8 @@ async def _fill(stage: Stage) -> Figures:
         f"The preset {PRESET} is installed: it watches users, profiles, courses, lessons, posts, comments"
     )
     stage.screen.say(f"{early} rows stood there before: the backfill brings them in the lane bulk.")
-    stage.screen.say(f"{late} more are written meanwhile: courses are immediate, lessons and posts standard.\n")
+    stage.screen.say(f"{late} more are written meanwhile: courses are immediate, lessons and posts standard,")
+    stage.screen.say("comments bulk.\n")
     began = time.perf_counter()
     await install_preset(stage.dsn, load_preset(PRESET))
     try:
