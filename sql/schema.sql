@@ -1725,6 +1725,7 @@ CREATE TABLE rowvec.daemon (
     host text NOT NULL,
     pid integer NOT NULL,
     version text NOT NULL,
+    models text[] DEFAULT '{}'::text[] NOT NULL,
     started_at timestamp with time zone DEFAULT now() NOT NULL,
     beat_at timestamp with time zone DEFAULT now() NOT NULL,
     resting text[] DEFAULT '{}'::text[] NOT NULL

@@ -40,7 +40,7 @@ class Worker:
         database, daemon = Database(dsn), uuid.uuid4()
         await database.open()
         try:
-            presence = PostgresPresence(database, daemon, "test")
+            presence = PostgresPresence(database, daemon, "test", ["first", "second"])
             await presence.beat()
             yield cls(
                 database,

@@ -202,7 +202,7 @@ class Daemon:
         store = PostgresVectorStore(database)
         preparer = Preparer(PostgresRowReader(database), OwnerShares(time.monotonic))
         wake = PostgresWakeSource(database, self._settings.listen_dsn)
-        presence = PostgresPresence(beats, daemon, VERSION)
+        presence = PostgresPresence(beats, daemon, VERSION, [embedder.name for embedder in self._embedders])
 
         rooms = [EmbedRoom(embedder, store, self.metrics) for embedder in self._embedders]
         attempts, chance = Attempts(self._settings.max_attempts), random.Random()  # noqa: S311 - jitter

@@ -75,13 +75,14 @@ CROSS JOIN rowvec.model m
 LEFT JOIN rowvec.backfill b ON b.content_type = s.content_type AND b.model = m.name
 WHERE m.active AND b.done IS NOT TRUE;
 
--- Who works. One row a living daemon, renewed every second in place (HOT: nothing indexed changes). `resting` says
--- which models and sources it lets alone for a while, and why.
+-- Who works. One row a living daemon, renewed every second in place (HOT: nothing indexed changes). `models` are those it
+-- has; `resting` says which models and sources it lets alone for a while, and why.
 CREATE TABLE rowvec.daemon (
     id         uuid PRIMARY KEY,
     host       text NOT NULL,
     pid        integer NOT NULL,
     version    text NOT NULL,
+    models     text[] NOT NULL DEFAULT '{}',
     started_at timestamptz NOT NULL DEFAULT now(),
     beat_at    timestamptz NOT NULL DEFAULT now(),
     resting    text[] NOT NULL DEFAULT '{}'

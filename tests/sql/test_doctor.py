@@ -43,8 +43,8 @@ async def ill(dsn: str, **given: Any) -> Finding:  # noqa: ANN401 - as `examine`
 async def live(session: asyncpg.Connection, version: str = VERSION, resting: tuple[str, ...] = ()) -> None:
     """Add a daemon that does not die."""
     await session.execute(
-        "INSERT INTO rowvec.daemon (id, host, pid, version, resting, beat_at) "
-        "VALUES ($1, 'web1', 7, $2, $3, now() + interval '1 hour')",
+        "INSERT INTO rowvec.daemon (id, host, pid, version, models, resting, beat_at) "
+        "VALUES ($1, 'web1', 7, $2, '{first,second}', $3, now() + interval '1 hour')",
         *(uuid.uuid4(), version, list(resting)),
     )
 
@@ -423,7 +423,9 @@ async def test_late_items_are_told_with_the_reason(course: asyncpg.Connection, d
     assert "the lane's time is 10 s" in found.message
     assert found.hint == "No daemon is running."
     await live(course)
-    assert "no daemon may have the model first" in (await ill(dsn)).hint
+    assert "A backlog is worked off" in (await ill(dsn)).hint
+    await course.execute("UPDATE rowvec.daemon SET models = '{second}'")
+    assert "No daemon has the model first" in (await ill(dsn)).hint
 
 
 async def test_an_old_transaction_is_told(

@@ -82,7 +82,8 @@ async def test_it_says_why_items_wait(course: asyncpg.Connection, dsn: str) -> N
     await course.execute("INSERT INTO course VALUES (1, 'x')")
     assert (await line(dsn))["why"] == [NO_DAEMON]
     await course.execute(
-        "INSERT INTO rowvec.daemon (id, host, pid, version, resting) VALUES ($1, 'web1', 1, '1', $2)",
+        "INSERT INTO rowvec.daemon (id, host, pid, version, models, resting) "
+        "VALUES ($1, 'web1', 1, '1', '{first,second}', $2)",
         *(uuid.uuid4(), ["model second: The model does not answer."]),
     )
     assert (await line(dsn))["why"] == []

@@ -32,12 +32,18 @@ def test_the_urgent_lanes_come_first() -> None:
 
 
 def test_reasons_are_those_of_the_slots_own_model_and_source() -> None:
-    workers = Workers(1, ["model first: away", "model second: away", "source course: locked", "source post: locked"])
+    rests = ["model first: away", "model second: away", "source course: locked", "source post: locked"]
+    workers = Workers(1, ["first"], rests)
     assert workers.reasons(Backlog(COURSE, queued=1)) == [
         "Let alone for a while: model first: away",
         "Let alone for a while: source course: locked",
     ]
-    assert Workers(1).reasons(Backlog(COURSE, queued=1)) == []
+    assert Workers(1, ["first"]).reasons(Backlog(COURSE, queued=1)) == []
+
+
+def test_a_model_that_no_daemon_has_is_told() -> None:
+    (told,) = Workers(1, ["second"]).reasons(Backlog(COURSE, queued=1))
+    assert told.startswith("No daemon has the model first: is ROWVEC_MODEL_FIRST_URL")
 
 
 def test_nobody_there_and_a_pause_are_reasons_of_what_waits_only() -> None:

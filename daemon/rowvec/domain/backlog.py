@@ -56,11 +56,13 @@ class Workers:
 
     Attributes:
         living: how many daemons there are.
+        models: those that they have.
         resting: what the living ones let alone, and why, as `rowvec.daemon.resting`.
         paused: the paused sources.
     """
 
     living: int
+    models: Collection[str] = ()
     resting: Collection[str] = ()
     paused: Collection[str] = ()
 
@@ -76,6 +78,9 @@ class Workers:
             told.append(f"The source {slot.content_type} is paused: see `rowvec resume {slot.content_type}`.")
         if self.living == 0:
             told.append(NO_DAEMON)
+        elif slot.model not in self.models:
+            variable = f"ROWVEC_MODEL_{slot.model.upper()}"
+            told.append(f"No daemon has the model {slot.model}: is {variable}_URL or {variable}_PROVIDER set for one?")
         return told
 
 

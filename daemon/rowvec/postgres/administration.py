@@ -200,7 +200,8 @@ def read_workers(daemons: Rows, states: Rows) -> Workers:
         states: of `list_states`.
     """
     resting = [why for row in daemons for why in row["resting"]]
-    return Workers(len(daemons), resting, [row["content_type"] for row in states if row["paused_at"]])
+    paused = [row["content_type"] for row in states if row["paused_at"]]
+    return Workers(len(daemons), {model for row in daemons for model in row["models"]}, resting, paused)
 
 
 def _described(backlog: Backlog, workers: Workers) -> dict[str, Any]:

@@ -21,12 +21,13 @@ class PostgresPresence:
         database: an open pool.
         daemon: this daemon's id.
         version: of this program.
+        models: those that this daemon has, by name.
     """
 
-    def __init__(self, database: Database, daemon: UUID, version: str) -> None:
+    def __init__(self, database: Database, daemon: UUID, version: str, models: Sequence[str]) -> None:
         self._database = database
         self._daemon = daemon
-        self._identity = (socket.gethostname(), os.getpid(), version)
+        self._identity = (socket.gethostname(), os.getpid(), version, list(models))
 
     async def beat(self, resting: Sequence[str] = ()) -> None:
         """See `ports.Presence.beat`."""

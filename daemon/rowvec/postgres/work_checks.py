@@ -101,9 +101,7 @@ def _late(backlog: Backlog, workers: Workers) -> Finding:
         f"lane {slot.lane}",
         f"Items of {slot.content_type} for the model {slot.model} have been due for up to "
         f"{backlog.oldest_seconds:.0f} s; the lane's time is {backlog.within_seconds:.0f} s.",
-        " ".join(workers.reasons(backlog))
-        or "A backlog is worked off: see `rowvec status`. If nobody works on it, "
-        f"no daemon may have the model {slot.model}.",
+        " ".join(workers.reasons(backlog)) or "A backlog is worked off: see `rowvec status`.",
     )
 
 
