@@ -335,6 +335,14 @@ async def test_the_pauses_of_a_model_grow_to_the_longest(world: World) -> None:
     assert expected == LONGEST_REST_SECONDS
 
 
+async def test_requests_that_fail_together_are_one_outage(world: World) -> None:
+    world.on_embed = raises_for("text", error=AWAY)
+    claims = [world.claimed(1) for _ in range(10)]
+    await asyncio.gather(*(world.line.carry(claim) for claim in claims))
+    world.clock.now += SHORTEST_REST_SECONDS + 0.01
+    assert not await world.is_resting()
+
+
 async def test_the_first_success_makes_the_pauses_short_again(world: World) -> None:
     world.on_embed = raises_for("text", error=AWAY)
     for _ in range(5):

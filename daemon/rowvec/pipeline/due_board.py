@@ -94,6 +94,11 @@ class DueBoard:
         """Let a model alone for a while, from now."""
         self._rest(("model", name), seconds, why)
 
+    def rests_model(self, name: str) -> bool:
+        """Return whether a model is let alone at the moment."""
+        rest = self._rests.get(("model", name))
+        return rest is not None and rest.until > self._seconds()
+
     def rest_source(self, content_type: str, seconds: float, why: str) -> None:
         """Let a source alone for a while, from now."""
         self._rest(("source", content_type), seconds, why)

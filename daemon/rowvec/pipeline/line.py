@@ -145,7 +145,8 @@ class Line:
     def _let_rest(self, claim: Claim, error: Exception, why: str) -> None:
         if isinstance(error, SourceUnreadableError):
             self._board.rest_source(claim.slot.content_type, SOURCE_REST_SECONDS, why)
-        elif not isinstance(error, StoppingError):
+        elif not isinstance(error, StoppingError) and not self._board.rests_model(self.model):
+            # Requests under way when it fails fail together: that is one outage, however many they are.
             self._board.rest_model(self.model, self._rest_seconds, why)
             self._rest_seconds = min(self._rest_seconds * 2, LONGEST_REST_SECONDS)
 
