@@ -131,6 +131,41 @@ async def test_a_text_that_a_server_refuses_fails_alone(
     assert await post.fetchval("SELECT count(*) FROM rowvec.vector_first") == 99
 
 
+async def test_a_server_of_another_model_burns_no_retry_and_says_so(post: asyncpg.Connection, dsn: str) -> None:
+    async with SentenceTransformersServer(DIMENSIONS // 2).serving() as other:
+        await post.execute("INSERT INTO post (body) SELECT 'Post ' || n FROM generate_series(1, 50) n")
+        async with running(dsn, models=models(other), ROWVEC_MAX_ATTEMPTS=1):
+
+            async def told() -> bool:
+                return "Does ROWVEC_MODEL_FIRST_URL lead to this model?" in await resting(post)
+
+            await eventually(told)
+    found = await post.fetch("SELECT DISTINCT status, retry_count FROM rowvec.embedding_queue WHERE model = 'first'")
+    assert [tuple(row) for row in found] == [("queued", 0)]
+
+
+async def test_a_text_that_breaks_a_server_holds_up_no_other(
+    post: asyncpg.Connection, dsn: str, service: SentenceTransformersServer
+) -> None:
+    async def fragile(request: web.Request) -> web.Response:
+        texts = (await request.json())["inputs"]
+        if "POISON" in texts:
+            return web.Response(status=500, text="Internal Server Error")
+        vectors = [list(deterministic_embedding(text, DIMENSIONS)) for text in texts]
+        return web.json_response({"embeddings": vectors})
+
+    service.instead = fragile
+    await post.execute("INSERT INTO post (body) SELECT 'Post ' || n FROM generate_series(1, 100) n")
+    await post.execute("UPDATE post SET body = 'POISON' WHERE id = 37")
+    async with running(dsn, models=models(service)):
+
+        async def alone() -> bool:
+            return bool(await post.fetchval("SELECT count(*) = 99 FROM rowvec.vector_first"))
+
+        await eventually(alone)
+        assert await resting(post) == "{}"
+
+
 async def test_after_a_change_of_provider_pause_and_resume_embed_all_rows_anew(
     post: asyncpg.Connection, dsn: str, service: SentenceTransformersServer
 ) -> None:

@@ -23,6 +23,7 @@ from rowvec.models.server_client import ServerAddress
 
 DIMENSIONS = 8
 TEXT = "Nobody but its owner may read this sentence."
+GOOD = [1.0] * DIMENSIONS
 Instead = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -54,6 +55,17 @@ def answers(*, status: int = 200, body: object = None, raw: bytes | None = None)
         return web.Response(status=status, body=orjson.dumps(body) if raw is None else raw)
 
     return instead
+
+
+def save_for_others(instead: Instead) -> Instead:
+    """Embed the harmless text that a server in doubt is asked for."""
+
+    async def picky(request: web.Request) -> web.StreamResponse:
+        if (await request.json())["inputs"] == ["hello"]:
+            return web.json_response({"embeddings": [GOOD]})
+        return await instead(request)
+
+    return picky
 
 
 def shown(error: RowvecError) -> str:
@@ -270,6 +282,29 @@ async def test_a_server_that_hangs_up_without_a_word_is_waited_for() -> None:
     assert error.message == "The model server can't be reached."
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example"])
+async def test_a_host_that_can_be_none_is_waited_for(host: str) -> None:
+    model = asking(f"http://{host}")
+    assert (await unavailable(model)).message == "The model server can't be reached."
+    await model.close()
+
+
+async def test_a_server_that_takes_no_connection_has_another_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rowvec.models.server_client.CONNECT_SECONDS", 0.1)
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as listener,
+        socket.socket() as first,
+        socket.socket() as second,
+    ):
+        for full in (first, second):
+            full.settimeout(0)
+            full.connect_ex(listener.getsockname())
+        model = asking(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        error = await unavailable(model)
+        await model.close()
+    assert str(error) == "The model server can't be reached. It takes no connection."
+
+
 async def test_a_server_of_another_protocol_blames_no_text(
     model: SentenceTransformersEmbedder, server: SentenceTransformersServer
 ) -> None:
@@ -307,6 +342,22 @@ async def test_each_status_that_means_the_text_rejects_it(
     with pytest.raises(TextRejectedError) as caught:
         await model.embed([TEXT])
     assert str(caught.value) == f"The model server refuses the text ({status}). can't take it"
+
+
+async def test_a_text_that_breaks_the_server_is_tried_again(
+    model: SentenceTransformersEmbedder, server: SentenceTransformersServer
+) -> None:
+    server.instead = save_for_others(answers(status=500, body={"detail": "CUDA error"}))
+    with pytest.raises(ModelMisbehavedError) as caught:
+        await model.embed([TEXT])
+    assert str(caught.value) == "The model server fails at the text (500). CUDA error"
+
+
+async def test_a_reason_that_is_nested_deeply_is_left_out(
+    model: SentenceTransformersEmbedder, server: SentenceTransformersServer
+) -> None:
+    server.instead = answers(status=502, raw=b'{"detail":' * 1000 + b'"no"' + b"}" * 1000)
+    assert (await unavailable(model)).hint == ""
 
 
 async def test_a_batch_that_is_too_large_goes_in_several() -> None:
@@ -390,8 +441,6 @@ def test_an_address_does_not_show_its_key() -> None:
 
 # Answers that are no vectors.
 
-GOOD = [1.0] * DIMENSIONS
-
 
 @pytest.mark.parametrize(
     ("body", "message", "detail"),
@@ -418,10 +467,19 @@ GOOD = [1.0] * DIMENSIONS
 async def test_an_answer_that_is_no_set_of_vectors_is_misbehaviour(
     model: SentenceTransformersEmbedder, server: SentenceTransformersServer, body: object, message: str, detail: str
 ) -> None:
-    server.instead = answers(body=body)
+    server.instead = save_for_others(answers(body=body))
     with pytest.raises(ModelMisbehavedError, match=message) as caught:
         await model.embed(["a", "b"])
     assert detail in caught.value.hint
+
+
+@pytest.mark.parametrize("body", [{"embeddings": []}, {"embeddings": [[0.0] * DIMENSIONS]}, {"error": "no"}, None])
+async def test_a_server_that_misbehaves_with_every_text_blames_none(
+    model: SentenceTransformersEmbedder, server: SentenceTransformersServer, body: object
+) -> None:
+    server.instead = answers(body=body)
+    with pytest.raises(ModelUnavailableError):
+        await model.embed(["a", "b"])
 
 
 @pytest.mark.parametrize(
@@ -438,9 +496,19 @@ async def test_an_answer_that_is_no_set_of_vectors_is_misbehaviour(
 async def test_an_answer_that_is_no_json_is_misbehaviour(
     model: SentenceTransformersEmbedder, server: SentenceTransformersServer, raw: bytes
 ) -> None:
-    server.instead = answers(raw=raw)
+    server.instead = save_for_others(answers(raw=raw))
     with pytest.raises(ModelMisbehavedError, match="no JSON"):
         await model.embed(["a"])
+    server.instead = answers(raw=raw)
+    with pytest.raises(ModelUnavailableError, match="no JSON"):
+        await model.embed(["a"])
+
+
+async def test_a_server_of_another_model_blames_no_text(server: SentenceTransformersServer) -> None:
+    model = asking(server.url, dimensions=DIMENSIONS * 2)
+    with pytest.raises(ModelUnavailableError, match=r"8 dimensions instead of 16.*ROWVEC_MODEL_BGE_M3_URL"):
+        await model.embed(["a"])
+    await model.close()
 
 
 @pytest.mark.parametrize("vector", [GOOD[1:], [*GOOD[1:], None], "none"])
@@ -466,7 +534,7 @@ async def test_of_a_huge_answer_only_the_beginning_is_read(
             written += 1
         return answer
 
-    server.instead = flood
+    server.instead = save_for_others(flood)
     with pytest.raises(ModelMisbehavedError, match="too large"):
         await model.embed(["a"])
     assert written < 100

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from rowvec.domain.errors import ModelMisbehavedError, ModelUnavailableError, TextRejectedError
+from rowvec.domain.errors import ModelMisbehavedError, ModelUnavailableError, RowvecError, TextRejectedError
 from rowvec.domain.items import EmbedderTraits
 from rowvec.models.server_client import Refusal, ServerAddress, ServerClient
 from rowvec.ports import Embedding
@@ -21,6 +21,7 @@ NUMBER_BYTES: Final = 64
 """More than a number of an answer takes, however generously it is written."""
 ENVELOPE_BYTES: Final = 65536
 TOO_LARGE: Final = 413
+BROKEN: Final = 500
 HARMLESS: Final = "hello"
 
 
@@ -48,38 +49,52 @@ class SentenceTransformersEmbedder:
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
         """See `ports.Embedder.embed`; texts that are too many or too large for one request go in several."""
-        answer = await self._ask(texts)
-        if not isinstance(answer, Refusal):
-            return self._vectors(answer, len(texts))
+        try:
+            answer = await self._ask(texts)
+            if not isinstance(answer, Refusal):
+                return self._vectors(answer, len(texts))
+        except ModelMisbehavedError:
+            await self._blame_the_server(texts)
+            raise
         if answer.status == TOO_LARGE and len(texts) > 1:
             half = len(texts) // 2
             return [*await self.embed(texts[:half]), *await self.embed(texts[half:])]
-        await self._blame_the_server()
+        await self._blame_the_server(texts)
         raise _rejected(answer)
 
     async def embed_query(self, text: str) -> Embedding:
         """See `ports.Embedder.embed_query`."""
         answer = await self._client.post("/embed", {"input": text, "task": "query"}, self._max_bytes(1), [text])
         if isinstance(answer, Refusal):
-            raise _rejected(answer)
+            raise _broken(answer) if answer.status == BROKEN else _rejected(answer)
         return self._vector(_part(answer, "embedding"))
 
     async def close(self) -> None:
         """See `ports.Embedder.close`."""
         await self._client.close()
 
-    async def _ask(self, texts: Sequence[str]) -> object:
+    async def _ask(self, texts: Sequence[str], unsaid: Sequence[str] = ()) -> object:
         body = {"inputs": list(texts), "task": "passage"}
-        return await self._client.post("/embed/batch", body, self._max_bytes(len(texts)), texts)
+        return await self._client.post("/embed/batch", body, self._max_bytes(len(texts)), [*texts, *unsaid])
 
-    async def _blame_the_server(self) -> None:
-        """See that it takes another text: a server of another protocol refuses all, and no row is at fault for that.
+    async def _blame_the_server(self, asked: Sequence[str]) -> None:
+        """See that it embeds another text: one that is broken or of another model or protocol fails at all of them.
+
+        Args:
+            asked: the texts in doubt, which no error may repeat.
 
         Raises:
-            ModelUnavailableError: it does not.
+            ModelUnavailableError: it does not, so no row is at fault.
         """
-        answer = await self._ask([HARMLESS])
+        try:
+            answer = await self._ask([HARMLESS], asked)
+            if not isinstance(answer, Refusal):
+                self._vectors(answer, 1)
+        except ModelMisbehavedError as error:
+            raise ModelUnavailableError(error.message, error.hint) from None
         if isinstance(answer, Refusal):
+            if answer.status == BROKEN:
+                raise _broken(answer)
             hint = f"Does {self._client.variable}_URL lead to a server of this protocol?"
             raise ModelUnavailableError(f"The model server refuses every text ({answer.status}).", hint)
 
@@ -108,8 +123,15 @@ class SentenceTransformersEmbedder:
         return ENVELOPE_BYTES + NUMBER_BYTES * self.dimensions * texts
 
 
-def _rejected(refusal: Refusal) -> TextRejectedError:
+def _rejected(refusal: Refusal) -> RowvecError:
+    if refusal.status == BROKEN:
+        # Not for good: it may have been broken for the moment only.
+        return ModelMisbehavedError("The model server fails at the text (500).", refusal.words)
     return TextRejectedError(f"The model server refuses the text ({refusal.status}).", refusal.words)
+
+
+def _broken(refusal: Refusal) -> ModelUnavailableError:
+    return ModelUnavailableError("The model server answers with an error (500).", refusal.words)
 
 
 def _part(answer: object, name: str) -> list[Any]:

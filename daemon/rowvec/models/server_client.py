@@ -22,7 +22,9 @@ REFUSALS: Final = {
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.INTERNAL_SERVER_ERROR,
 }
+MOST_NESTED: Final = 10
 UNSAID: Final = "[...]"
 
 
@@ -43,10 +45,10 @@ class ServerAddress:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The server understood the request and refuses what is in it.
+    """The server refuses what is in the request, or fails at it: whether that or the server is at fault is not known.
 
     Attributes:
-        status: 400, 413 or 422.
+        status: 400, 413, 422 or 500.
         words: its reason, at most 200 characters, without any text that was sent.
     """
 
@@ -82,9 +84,12 @@ class ServerClient:
         """
         try:
             status, content = await self._exchange(path, orjson.dumps(body), max_bytes)
+        except aiohttp.ConnectionTimeoutError:
+            # Another limit than the one that can be set.
+            raise ModelUnavailableError("The model server can't be reached.", "It takes no connection.") from None
         except TimeoutError:
             raise ModelUnavailableError("The model server does not answer in time.", self._time_limit()) from None
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:  # UnicodeError: no name of a host
             raise ModelUnavailableError("The model server can't be reached.", self._said(_reason(error))) from None
         if status // 100 == HTTPStatus.OK // 100:
             return _parse(content, max_bytes)
@@ -183,12 +188,14 @@ def _words(content: bytes, max_bytes: int) -> str:
         return ""
 
 
-def _sentences(told: Any) -> Iterator[str]:  # noqa: ANN401 - as above
+def _sentences(told: Any, nested: int = 0) -> Iterator[str]:  # noqa: ANN401 - as above
     if isinstance(told, str):
         yield told
+    elif nested == MOST_NESTED:
+        return
     elif isinstance(told, list):
         for one in told:
-            yield from _sentences(one)
+            yield from _sentences(one, nested + 1)
     elif isinstance(told, dict):
         for place in ("detail", "error", "message", "msg"):
-            yield from _sentences(told.get(place))
+            yield from _sentences(told.get(place), nested + 1)
