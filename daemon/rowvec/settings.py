@@ -200,7 +200,14 @@ class _ModelVariables(PydanticBaseSettingsSource):
 def _read_credentials(folder: Path) -> dict[str, str]:
     """Return what the files say that are named like the variables of models."""
     files = folder.iterdir() if folder.is_dir() else ()
-    return {file.name: file.read_text().strip() for file in files if _MODEL_VARIABLE.match(file.name)}
+    return {file.name: _read_credential(file) for file in files if _MODEL_VARIABLE.match(file.name)}
+
+
+def _read_credential(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"The credential {file.name} can't be read.", f"It is no text: {error}.") from None
 
 
 def _with_defaults(name: str, given: object) -> object:
@@ -251,5 +258,5 @@ def load_settings(**given: object) -> Settings:
         said = ((_variable(item["loc"]), item["msg"].removeprefix("Value error, ")) for item in error.errors())
         problems = "; ".join(f"{name}: {what}" for name, what in said)
         raise ConfigurationError(f"Wrong settings: {problems}.", "Correct them and start again.") from None
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ConfigurationError("The settings can't be read.", str(error)) from None

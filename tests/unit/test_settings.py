@@ -372,6 +372,17 @@ def test_a_key_can_be_a_credential(credentials: Path, monkeypatch: pytest.Monkey
     assert found.api_key.get_secret_value() == SECRET
 
 
+def test_a_credential_that_is_no_text_is_refused_by_its_name(credentials: Path) -> None:
+    (credentials / "ROWVEC_MODEL_BGE_M3_API_KEY").write_bytes(b"\xff\xfesecret")
+    assert "ROWVEC_MODEL_BGE_M3_API_KEY" in refusal()
+    assert "secret" not in refusal()
+
+
+def test_a_credential_that_is_no_file_is_refused(credentials: Path) -> None:
+    (credentials / "ROWVEC_MODEL_BGE_M3_API_KEY").mkdir()
+    assert "ROWVEC_MODEL_BGE_M3_API_KEY" in refusal()
+
+
 def test_a_credential_goes_before_the_file(credentials: Path, write_config: Path) -> None:
     write_config.write_text('[models.bge_m3]\nurl = "http://models:8080"\napi_key = "file"\n')
     (credentials / "ROWVEC_MODEL_BGE_M3_API_KEY").write_text("credential")
