@@ -201,6 +201,14 @@ def test_a_model_that_knows_no_meaning_is_told_and_ends_it_with_1(figures: Figur
     assert QUESTIONS[0].text in out
 
 
+def test_a_model_of_an_earlier_start_is_not_waited_for() -> None:
+    with open_folder() as folder:
+        for settings in ({"ROWVEC_MODEL_BGE_M3_PROVIDER": "deterministic"}, {}):
+            with demo(folder, "--once", **MEANINGLESS, **settings) as process:
+                out, err = process.communicate(timeout=100)
+            assert "did not come first" in err, out
+
+
 async def test_an_application_that_the_demo_did_not_make_is_left_alone() -> None:
     register = """INSERT INTO auth.users (raw_user_meta_data) VALUES ('{"full_name": "Somebody"}')"""
     with open_folder() as folder:

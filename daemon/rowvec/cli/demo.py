@@ -146,7 +146,7 @@ class _Demo:
             lambda address: None if ready.done() else ready.set_result(address),  # done: cancelled by Ctrl-C
         )
         dsn = self.settings.dsn
-        await migrate_database(dsn, {name: model.dimensions for name, model in models.items()})
+        await migrate_database(dsn, {name: model.dimensions for name, model in models.items()}, sole=True)
         async with administration(dsn) as database, administration(dsn) as watcher, asyncio.TaskGroup() as group:
             await make_tables(database)
             working = group.create_task(daemon.run())
