@@ -428,6 +428,36 @@ async def done(dsn: str, *arguments: str) -> Any:  # noqa: ANN401 - of any shape
     return answer.json
 
 
+@pytest.mark.parametrize(
+    ("meanwhile", "told"),
+    [
+        ("SELECT rowvec.pause('course')", 'The source "course" is paused.'),
+        ("SELECT rowvec.unwatch('course')", 'No source is watched as "course".'),
+        ("SELECT rowvec.deactivate_model('e5_small')", "switched off meanwhile: course for e5_small."),
+    ],
+)
+async def test_a_backfill_that_is_taken_away_is_not_called_done(empty_dsn: str, meanwhile: str, told: str) -> None:
+    await done(empty_dsn, "migrate")
+    async with session(empty_dsn) as app:
+        await app.execute("CREATE TABLE course (id bigint PRIMARY KEY, title text)")
+        await app.execute("SELECT rowvec.watch('course', 'course', ARRAY['title'])")
+        await app.execute("INSERT INTO course VALUES (1, 'Algebra')")
+        command = asyncio.create_task(rowvec(empty_dsn, "backfill", "course"))
+        counting = (
+            "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND query ~ 'coalesce.b.rows'"
+        )
+
+        async def looked() -> bool:
+            return bool(await app.fetchval(f"{counting} AND pid <> pg_backend_pid()"))
+
+        await eventually(looked)
+        await app.execute(meanwhile)
+        answer = await command
+    assert answer.code != 0
+    assert told in answer.err
+    assert answer.out == ""
+
+
 async def test_every_command_from_migrate_to_unwatch(empty_dsn: str) -> None:
     dsn = empty_dsn
     first = await done(dsn, "migrate")

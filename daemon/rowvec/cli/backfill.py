@@ -14,13 +14,14 @@ import uvloop
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from rowvec.cli.output import Json, console, print_json
-from rowvec.domain.errors import UsageError
+from rowvec.domain.errors import TryAgainError, UsageError
 from rowvec.postgres.administration import Administration, administration
 from rowvec.settings import load_settings
 
 LOOK_SECONDS: Final = 0.5
 LINE_SECONDS: Final = 5.0
 INTERRUPTED: Final = 130
+AWAY_HINT: Final = "What is left of the backfill goes on; give the command again to see it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +118,12 @@ async def _run(asked: _Asked, *, again: bool, stop: bool, wait: bool, json: bool
             await database.stop_backfill(asked.content_type, asked.model)
         else:
             await database.begin_backfill(asked.content_type, asked.model, again=again)
-        found = await asked.look(database, {})
-        if found and not stop and not (await database.status())["daemons"]:
+        begun = await asked.look(database, {})
+        if begun and not stop and not (await database.status())["daemons"]:
             console(aside=True).print("No daemon is running: it begins when one does.")
         if not wait:
-            return found
-        return await _follow(database, asked, aside=json)
+            return begun
+        return await _follow(database, asked, begun, aside=json)
 
 
 async def _check(database: Administration, asked: _Asked) -> None:
@@ -138,17 +139,34 @@ async def _check(database: Administration, asked: _Asked) -> None:
         raise UsageError(f'There is no active model "{model}".', f"Active are: {', '.join(active) or 'none'}.")
 
 
-async def _follow(database: Administration, asked: _Asked, *, aside: bool) -> Sequence[Filling]:
-    """Show how far it is, until nothing is left that a daemon would do."""
-    found = await asked.look(database, {})
-    totals = await database.estimate_rows(sorted({row.content_type for row in found}))
+async def _follow(
+    database: Administration, asked: _Asked, begun: Sequence[Filling], *, aside: bool
+) -> Sequence[Filling]:
+    """Show how far it is, until nothing is left that a daemon would do.
+
+    Raises:
+        UsageError: what was asked for can't be filled any more.
+        TryAgainError: some of all that was begun can't.
+    """
+    totals = await database.estimate_rows(sorted({row.content_type for row in begun}))
     with _shown(aside=aside) as show:
         while True:
             found = await asked.look(database, totals)
             show(found)
+            gone = _names(begun) - _names(found)
+            if gone or not found:
+                await _check(database, asked)
+            if gone:
+                raise TryAgainError(
+                    f"Paused, unwatched or switched off meanwhile: {', '.join(sorted(gone))}.", AWAY_HINT
+                )
             if all(row.settled for row in found):
                 return found
             await asyncio.sleep(LOOK_SECONDS)
+
+
+def _names(found: Sequence[Filling]) -> set[str]:
+    return {f"{row.content_type} for {row.model}" for row in found}
 
 
 @contextmanager
@@ -206,7 +224,7 @@ class _Lines:
 
 def _told(found: Sequence[Filling], *, stop: bool) -> str:
     if not found:
-        return "There is nothing to fill: no source is watched, or no model is active."
+        return "There is nothing to fill: no source is watched, all are paused, or no model is active."
     if stop and not any(row.stopped for row in found):
         return "Nothing was to be stopped: all rows were looked at."
     if stop:
