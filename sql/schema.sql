@@ -12,6 +12,9 @@ CREATE FUNCTION rowvec.activate_model(name text) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
+    -- One at a time, or two daemons that start together would each make theirs the default.
+    PERFORM FROM rowvec.model m WHERE EXISTS (SELECT FROM rowvec.model o WHERE o.name = activate_model.name AND NOT o.active)
+    ORDER BY m.name FOR UPDATE;
     UPDATE rowvec.model m
     SET active = true, is_default = NOT EXISTS (SELECT FROM rowvec.model d WHERE d.is_default)
     WHERE m.name = activate_model.name AND NOT m.active;
@@ -737,6 +740,7 @@ CREATE FUNCTION rowvec.deactivate_model(name text) RETURNS boolean
 BEGIN
     -- The fold is kept out, or it could make items for the model after we have looked.
     PERFORM pg_advisory_xact_lock(1919907702, 1);
+    PERFORM FROM rowvec.model m ORDER BY m.name FOR UPDATE;
     UPDATE rowvec.model m SET active = false, is_default = false WHERE m.name = deactivate_model.name AND m.active;
     IF NOT FOUND THEN
         RETURN false;

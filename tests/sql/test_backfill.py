@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import asyncpg
 import pytest
 
@@ -188,6 +190,22 @@ async def test_the_default_of_search_is_an_active_model(app: asyncpg.Connection,
         assert await app.fetchval(default) is None
         await database.activate_models(["first"])
         assert await app.fetchval(default) == "first"
+
+
+async def test_two_models_that_wake_together_are_not_both_the_default(
+    app: asyncpg.Connection, connect: Connect, dsn: str
+) -> None:
+    async with administration(dsn) as database:
+        await database.deactivate_models(["first", "second"])
+        first = await connect()
+        async with first.transaction():
+            await first.execute("SELECT rowvec.activate_model('first')")
+            second = asyncio.create_task(database.activate_models(["second"]))
+            waiting = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"
+            while not await app.fetchval(waiting):  # noqa: ASYNC110 - the condition is in another process
+                await asyncio.sleep(0.01)
+        assert await second == ["second"]
+    assert await app.fetchval("SELECT array_agg(name) FROM rowvec.model WHERE is_default") == ["first"]
 
 
 async def test_a_model_added_asleep_gets_its_items_when_it_wakes(
