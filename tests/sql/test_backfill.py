@@ -253,3 +253,21 @@ async def test_rows_are_counted_or_taken_from_the_statistics(app: asyncpg.Connec
     async with administration(dsn) as database:
         found = await database.estimate_rows(["old", "half", "many", "paused", "nobody"])
     assert found == {"old": 30, "half": 15, "many": 100001, "paused": None}
+
+
+async def test_what_is_written_after_the_last_page_is_none_of_its_items(
+    app: asyncpg.Connection, dsn: str, worker: Worker
+) -> None:
+    await app.execute(OLD.format(rows=10).replace("['body'], 2", "['body'], 7"))
+    assert [await worker.log.append_backfill("old", "first") for _ in range(2)] == [10, 0]
+    async with administration(dsn) as database:
+        (row, _) = await database.backfills()
+        assert (row["done"], row["unfolded"], row["waiting"]) == (True, 10, 0)
+        await worker.fold()
+        last = await database.last_item()
+        await app.execute("INSERT INTO old VALUES (11, 'New'), (12, 'New')")
+        await worker.fold()
+        (row, _) = await database.backfills()
+        assert (row["unfolded"], row["waiting"]) == (0, 12)
+        (row, _) = await database.backfills(last)
+        assert row["waiting"] == 10

@@ -34,6 +34,7 @@ class Filling:
         done: all rows were looked at.
         stopped: by a person, for a while.
         rows: how many were looked at.
+        unfolded: changes of theirs on the way into the queue.
         waiting: bulk items that wait or are worked on.
         failed: items that were given up.
         estimate: about how many rows the source has; None: not known.
@@ -44,19 +45,25 @@ class Filling:
     done: bool
     stopped: bool
     rows: int
+    unfolded: int
     waiting: int
     failed: int
     estimate: int | None
 
     @property
+    def queued(self) -> bool:
+        """Whether all rows are in the queue, or were."""
+        return self.done and not self.unfolded
+
+    @property
     def settled(self) -> bool:
         """Whether nothing is left that a daemon would do by itself."""
-        return self.stopped or (self.done and not self.waiting)
+        return self.stopped or (self.queued and not self.waiting)
 
     @property
     def finished(self) -> int:
         """How many of the rows have their vectors."""
-        return max(self.rows - self.waiting, 0)
+        return max(self.rows - self.unfolded - self.waiting, 0)
 
     @property
     def total(self) -> int:
@@ -74,11 +81,13 @@ class _Asked:
     content_type: str | None
     model: str | None
 
-    async def look(self, database: Administration, totals: dict[str, int | None]) -> Sequence[Filling]:
-        """Return how far they are, given how many rows the sources have."""
+    async def look(
+        self, database: Administration, totals: dict[str, int | None], last_item: int | None = None
+    ) -> Sequence[Filling]:
+        """Return how far they are, given how many rows the sources have; items later than the last one don't count."""
         return [
             Filling(**row, estimate=totals.get(row["content_type"]))
-            for row in await database.backfills()
+            for row in await database.backfills(last_item)
             if self.content_type in {None, row["content_type"]} and self.model in {None, row["model"]}
         ]
 
@@ -149,10 +158,14 @@ async def _follow(
         TryAgainError: some of all that was begun can't.
     """
     totals = await database.estimate_rows(sorted({row.content_type for row in begun}))
+    last_item: int | None = None
     with _shown(aside=aside) as show:
         while True:
-            found = await asked.look(database, totals)
+            found = await asked.look(database, totals, last_item)
             show(found)
+            if last_item is None and all(row.queued for row in found):
+                # What is written from now on is none of ours: where that never ends, we do.
+                last_item = await database.last_item()
             gone = _names(begun) - _names(found)
             if gone or not found:
                 await _check(database, asked)

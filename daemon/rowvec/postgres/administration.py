@@ -73,9 +73,17 @@ class Administration:
         """Stop backfills until somebody goes on with them; arguments as `begin_backfill`."""
         await self._patiently("stop_backfill", content_type, model)
 
-    async def backfills(self) -> list[dict[str, Any]]:
-        """Return how far those are that have not come to their end."""
-        return await self._fetch("list_backfills")
+    async def backfills(self, last_item: int | None = None) -> list[dict[str, Any]]:
+        """Return how far they are, by source and active model.
+
+        Args:
+            last_item: items that came later are not counted.
+        """
+        return await self._fetch("list_backfills", last_item)
+
+    async def last_item(self) -> int:
+        """Return the id of the item that came last; 0 when none waits."""
+        return (await self._fetch("find_last_item"))[0]["id"] or 0
 
     async def estimate_rows(self, content_types: Sequence[str]) -> dict[str, int | None]:
         """Return about how many rows sources have; None where one can't be read."""
@@ -115,7 +123,7 @@ class Administration:
             daemons = await self._fetch("list_daemons")
             models = await self._fetch("list_models")
             states = await self._fetch("list_states")
-            backfills = await self._fetch("list_backfills")
+            backfills = await self.backfills()
             changes = await self._fetch("count_changes")
             items = await self._fetch("count_items")
         backlogs = read_backlogs(items, changes, models)
