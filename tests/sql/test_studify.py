@@ -184,6 +184,12 @@ async def test_what_was_dropped_is_made_again(user: asyncpg.Connection, dsn: str
     assert await user.fetch("SELECT FROM embeddings") == []
 
 
+async def test_what_somebody_has_paused_stays_paused(user: asyncpg.Connection, dsn: str) -> None:
+    await user.execute("SELECT rowvec.pause('course')")
+    assert await install(dsn) == Installed([], [])
+    assert await user.fetchval("SELECT paused_at FROM rowvec.source WHERE content_type = 'course'")
+
+
 async def test_several_at_once_install_it_once(server: Server) -> None:
     async with bare_database(server) as (dsn, session):
         done = await asyncio.gather(*(install(dsn) for _ in range(3)))
@@ -236,6 +242,40 @@ async def test_an_owner_without_other_rights_is_enough(server: Server) -> None:
             await owner.close()
         finally:
             await admin.execute(f"REASSIGN OWNED BY {name} TO CURRENT_USER; DROP OWNED BY {name}; DROP ROLE {name}")
+            await admin.close()
+
+
+async def test_users_may_be_the_host_s(server: Server) -> None:
+    """As on hosts that register users themselves: a role of theirs owns auth.users, and lends some rights."""
+    mine, host = (f"rowvec_test_{uuid.uuid4().hex[:12]}" for _ in range(2))
+    async with empty_database(server) as dsn:
+        admin = await asyncpg.connect(dsn)
+        database = await admin.fetchval("SELECT current_database()")
+        await admin.execute(f"""
+            CREATE SCHEMA extensions; CREATE EXTENSION vector SCHEMA extensions;
+            CREATE ROLE {host}; CREATE ROLE {mine} LOGIN PASSWORD 'secret' BYPASSRLS;
+            GRANT USAGE ON SCHEMA extensions TO {mine};
+            ALTER DATABASE {database} OWNER TO {mine};
+            CREATE SCHEMA auth AUTHORIZATION {host};
+            CREATE TABLE auth.users (id uuid PRIMARY KEY, email text, raw_user_meta_data jsonb);
+            ALTER TABLE auth.users OWNER TO {host};
+            ALTER TABLE auth.users ENABLE ROW LEVEL SECURITY;
+            GRANT USAGE ON SCHEMA auth TO {mine};
+            GRANT SELECT, TRIGGER, REFERENCES ON auth.users TO {mine};
+        """)
+        try:
+            await migrate_database(as_user(dsn, mine), {"e5_small": 384})
+            assert len((await install(as_user(dsn, mine))).sources) == 6
+            async with running(as_user(dsn, mine), *embedders(1)):
+                await admin.execute(f"SET ROLE {host}")
+                await register(admin, USER, name="Ada")
+                await admin.execute("RESET ROLE")
+                await settled(admin)
+                assert await admin.fetchval("SELECT count(*) FROM embeddings") == 2
+        finally:
+            await admin.execute("RESET ROLE")
+            for name in (mine, host):
+                await admin.execute(f"REASSIGN OWNED BY {name} TO CURRENT_USER; DROP OWNED BY {name}; DROP ROLE {name}")
             await admin.close()
 
 
