@@ -7,6 +7,8 @@ LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     vectors text := 'vector_' || name;
 BEGIN
+    -- At once what activating needs: two that had a lesser lock would wait for each other.
+    LOCK TABLE rowvec.model IN SHARE ROW EXCLUSIVE MODE;
     INSERT INTO rowvec.model (name, dimensions, active) VALUES (name, dimensions, false);
     -- Room for one more version of each row in its page: a chunk that only moves is then a HOT update.
     EXECUTE format('CREATE TABLE rowvec.%I (embedding vector(%s) NOT NULL) INHERITS (rowvec.vector) '
@@ -24,9 +26,8 @@ END $$;
 CREATE FUNCTION rowvec.activate_model(name text) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    -- One at a time, or two daemons that start together would each make theirs the default.
-    PERFORM FROM rowvec.model m WHERE EXISTS (SELECT FROM rowvec.model o WHERE o.name = activate_model.name AND NOT o.active)
-    ORDER BY m.name FOR UPDATE;
+    -- One at a time, this and its opposite: each must see who is the default.
+    LOCK TABLE rowvec.model IN SHARE ROW EXCLUSIVE MODE;
     UPDATE rowvec.model m
     SET active = true, is_default = NOT EXISTS (SELECT FROM rowvec.model d WHERE d.is_default)
     WHERE m.name = activate_model.name AND NOT m.active;
@@ -45,7 +46,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     -- The fold is kept out, or it could make items for the model after we have looked.
     PERFORM pg_advisory_xact_lock(1919907702, 1);
-    PERFORM FROM rowvec.model m ORDER BY m.name FOR UPDATE;
+    LOCK TABLE rowvec.model IN SHARE ROW EXCLUSIVE MODE;
     UPDATE rowvec.model m SET active = false, is_default = false WHERE m.name = deactivate_model.name AND m.active;
     IF NOT FOUND THEN
         RETURN false;

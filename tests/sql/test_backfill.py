@@ -192,20 +192,26 @@ async def test_the_default_of_search_is_an_active_model(app: asyncpg.Connection,
         assert await app.fetchval(default) == "first"
 
 
-async def test_two_models_that_wake_together_are_not_both_the_default(
+async def test_of_models_that_wake_and_sleep_at_once_one_is_the_default(
     app: asyncpg.Connection, connect: Connect, dsn: str
 ) -> None:
+    other = await connect()
+    default = "SELECT name FROM rowvec.model WHERE is_default AND active"
+
+    async def wake_second_while(statement: str) -> None:
+        async with app.transaction():
+            await app.execute(statement)
+            waking = asyncio.create_task(other.fetchval("SELECT rowvec.activate_model('second')"))
+            await asyncio.sleep(0.2)
+        assert await waking
+
     async with administration(dsn) as database:
         await database.deactivate_models(["first", "second"])
-        first = await connect()
-        async with first.transaction():
-            await first.execute("SELECT rowvec.activate_model('first')")
-            second = asyncio.create_task(database.activate_models(["second"]))
-            waiting = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"
-            while not await app.fetchval(waiting):  # noqa: ASYNC110 - the condition is in another process
-                await asyncio.sleep(0.01)
-        assert await second == ["second"]
-    assert await app.fetchval("SELECT array_agg(name) FROM rowvec.model WHERE is_default") == ["first"]
+        await wake_second_while("SELECT rowvec.activate_model('first')")
+        assert await app.fetchval(default) == "first"
+        await database.deactivate_models(["second"])
+        await wake_second_while("SELECT rowvec.deactivate_model('first')")
+        assert await app.fetchval(default) == "second"
 
 
 async def test_a_model_added_asleep_gets_its_items_when_it_wakes(
