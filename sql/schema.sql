@@ -12,9 +12,8 @@ CREATE FUNCTION rowvec.activate_model(name text) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-    -- One at a time, or two daemons that start together would each make theirs the default.
-    PERFORM FROM rowvec.model m WHERE EXISTS (SELECT FROM rowvec.model o WHERE o.name = activate_model.name AND NOT o.active)
-    ORDER BY m.name FOR UPDATE;
+    -- One at a time, this and its opposite: each must see who is the default.
+    LOCK TABLE rowvec.model IN SHARE ROW EXCLUSIVE MODE;
     UPDATE rowvec.model m
     SET active = true, is_default = NOT EXISTS (SELECT FROM rowvec.model d WHERE d.is_default)
     WHERE m.name = activate_model.name AND NOT m.active;
@@ -33,6 +32,8 @@ CREATE FUNCTION rowvec.add_model(name text, dimensions integer, active boolean D
 DECLARE
     vectors text := 'vector_' || name;
 BEGIN
+    -- At once what activating needs: two that had a lesser lock would wait for each other.
+    LOCK TABLE rowvec.model IN SHARE ROW EXCLUSIVE MODE;
     INSERT INTO rowvec.model (name, dimensions, active) VALUES (name, dimensions, false);
     -- Room for one more version of each row in its page: a chunk that only moves is then a HOT update.
     EXECUTE format('CREATE TABLE rowvec.%I (embedding vector(%s) NOT NULL) INHERITS (rowvec.vector) '
@@ -343,9 +344,10 @@ CREATE FUNCTION rowvec.check_names(relation regclass, trigger_name text, functio
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-    parts text[] := parse_ident(function_name);
+    parts text[];
     name text;
 BEGIN
+    parts := parse_ident(function_name);
     IF cardinality(parts) = 1 THEN
         parts := (SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                   WHERE c.oid = relation) || parts;
@@ -638,12 +640,21 @@ DECLARE
     name text := rowvec.trigger_name(watched, operation);
     called text := rowvec.function_name(watched, operation);
     relation regclass;
+    other text;
 BEGIN
+    -- How it begins is what `trigger_functions` knows it by.
     EXECUTE format(
         'CREATE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER '
         'SET search_path = pg_catalog, pg_temp AS %L', called,
         format(E'DECLARE\nappended integer;\nBEGIN\n%s\nRETURN NULL;\nEND', body));
-    EXECUTE format('REVOKE ALL ON FUNCTION %s() FROM PUBLIC', called);
+    -- Whatever default privileges give away: a trigger on a table of their own would remove our vectors.
+    FOR other IN
+        SELECT DISTINCT CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE g.grantee::regrole::text END
+        FROM pg_proc p CROSS JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS g
+        WHERE p.oid = to_regprocedure(called || '()') AND g.grantee <> p.proowner
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s() FROM %s', called, other);
+    END LOOP;
     FOREACH relation IN ARRAY tables LOOP
         EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s %s EXECUTE FUNCTION %s()',
                        name, event, relation, granularity, called);
@@ -740,7 +751,7 @@ CREATE FUNCTION rowvec.deactivate_model(name text) RETURNS boolean
 BEGIN
     -- The fold is kept out, or it could make items for the model after we have looked.
     PERFORM pg_advisory_xact_lock(1919907702, 1);
-    PERFORM FROM rowvec.model m ORDER BY m.name FOR UPDATE;
+    LOCK TABLE rowvec.model IN SHARE ROW EXCLUSIVE MODE;
     UPDATE rowvec.model m SET active = false, is_default = false WHERE m.name = deactivate_model.name AND m.active;
     IF NOT FOUND THEN
         RETURN false;
@@ -1320,6 +1331,7 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM rowvec.check_columns(watched);
+    PERFORM rowvec.check_names(watched.relation, watched.trigger_name, watched.function_name);
     PERFORM rowvec.find_key(watched.relation, rowvec.column_names(watched.relation, watched.key_columns));
     PERFORM rowvec.check_text_column(watched.relation, number)
     FROM unnest(watched.text_columns) AS number WHERE watched.text_function IS NULL;
@@ -1499,13 +1511,9 @@ CREATE FUNCTION rowvec.trigger_functions(watched rowvec.source) RETURNS SETOF re
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     SELECT p.oid::regprocedure
-    FROM unnest(ARRAY['insert', 'update', 'move', 'lose', 'delete', 'truncate']) AS operation
-    CROSS JOIN LATERAL (
-        SELECT operation UNION ALL
-        SELECT format('d%s_%s', number, operation) FROM generate_series(1, jsonb_array_length(watched.depends_on)) AS number
-    ) AS named (operation)
-    JOIN pg_proc p ON p.oid = to_regprocedure(rowvec.function_name(watched, named.operation) || '()')
-    WHERE p.prorettype = 'trigger'::regtype AND p.prosrc LIKE '%:= rowvec.%'
+    FROM pg_proc p
+    WHERE p.prorettype = 'trigger'::regtype
+      AND p.prosrc ~ format(E'^DECLARE\nappended integer;\nBEGIN\nappended := rowvec\\.[a-z0-9_]+\\(''%s'', ', watched.content_type)
 $$;
 
 CREATE FUNCTION rowvec.trigger_name(watched rowvec.source, operation text) RETURNS text

@@ -36,17 +36,14 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     FROM (SELECT parse_ident(coalesce(watched.function_name, 'rowvec'))) AS given (parts)
 $$;
 
--- Every trigger function that a source can have, of its own table and of its dependencies.
+-- Every trigger function of a source, of its own table and of its dependencies. Known by how it begins, not by its name: it
+-- may have been renamed since, or its schema, and another source's may begin with the same name.
 CREATE FUNCTION rowvec.trigger_functions(watched rowvec.source) RETURNS SETOF regprocedure
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT p.oid::regprocedure
-    FROM unnest(ARRAY['insert', 'update', 'move', 'lose', 'delete', 'truncate']) AS operation
-    CROSS JOIN LATERAL (
-        SELECT operation UNION ALL
-        SELECT format('d%s_%s', number, operation) FROM generate_series(1, jsonb_array_length(watched.depends_on)) AS number
-    ) AS named (operation)
-    JOIN pg_proc p ON p.oid = to_regprocedure(rowvec.function_name(watched, named.operation) || '()')
-    WHERE p.prorettype = 'trigger'::regtype AND p.prosrc LIKE '%:= rowvec.%'
+    FROM pg_proc p
+    WHERE p.prorettype = 'trigger'::regtype
+      AND p.prosrc ~ format(E'^DECLARE\nappended integer;\nBEGIN\nappended := rowvec\\.[a-z0-9_]+\\(''%s'', ', watched.content_type)
 $$;
 
 -- Takes a source's view and triggers away; in this order, for readers lock the view and then the table.
@@ -134,12 +131,21 @@ DECLARE
     name text := rowvec.trigger_name(watched, operation);
     called text := rowvec.function_name(watched, operation);
     relation regclass;
+    other text;
 BEGIN
+    -- How it begins is what `trigger_functions` knows it by.
     EXECUTE format(
         'CREATE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER '
         'SET search_path = pg_catalog, pg_temp AS %L', called,
         format(E'DECLARE\nappended integer;\nBEGIN\n%s\nRETURN NULL;\nEND', body));
-    EXECUTE format('REVOKE ALL ON FUNCTION %s() FROM PUBLIC', called);
+    -- Whatever default privileges give away: a trigger on a table of their own would remove our vectors.
+    FOR other IN
+        SELECT DISTINCT CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE g.grantee::regrole::text END
+        FROM pg_proc p CROSS JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS g
+        WHERE p.oid = to_regprocedure(called || '()') AND g.grantee <> p.proowner
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s() FROM %s', called, other);
+    END LOOP;
     FOREACH relation IN ARRAY tables LOOP
         EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s %s EXECUTE FUNCTION %s()',
                        name, event, relation, granularity, called);

@@ -142,9 +142,10 @@ $$;
 CREATE FUNCTION rowvec.check_names(relation regclass, trigger_name text, function_name text) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    parts text[] := parse_ident(function_name);
+    parts text[];
     name text;
 BEGIN
+    parts := parse_ident(function_name);
     IF cardinality(parts) = 1 THEN
         parts := (SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                   WHERE c.oid = relation) || parts;
@@ -341,6 +342,7 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM rowvec.check_columns(watched);
+    PERFORM rowvec.check_names(watched.relation, watched.trigger_name, watched.function_name);
     PERFORM rowvec.find_key(watched.relation, rowvec.column_names(watched.relation, watched.key_columns));
     PERFORM rowvec.check_text_column(watched.relation, number)
     FROM unnest(watched.text_columns) AS number WHERE watched.text_function IS NULL;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -155,6 +156,8 @@ def refusing(server: Server, template: str) -> Iterator[str]:
         ("'good', repeat('x', 41), ARRAY['title']", "can't be used", "at most 40"),
         ("'good', '', ARRAY['title']", 'content type "" can\'t be used', "at most 40"),
         ("'good', NULL, ARRAY['title']", "can't be used", "at most 40"),
+        ("'good', 'x', ARRAY['title'], function_name => ''", "No function can be named", "a schema that exists"),
+        ("'good', 'x', ARRAY['title'], function_name => '1st'", "No function can be named 1st", "a schema that exists"),
         ("'good', 'x', ARRAY['title'], chunking => 'pages'", 'no chunking "pages"', "none, characters or markdown"),
         ("'good', 'x', ARRAY['title'], chunk_characters => 49", "50 to 100,000 characters, not 49", ""),
         ("'good', 'x', ARRAY['title'], chunk_characters => 100, chunk_overlap => 100", "can't share 100", "half"),
@@ -491,6 +494,53 @@ async def test_unwatch_leaves_nothing(course: asyncpg.Connection, worker: Worker
     with pytest.raises(asyncpg.PostgresError, match='No source is watched as "course"') as caught:
         await course.execute("SELECT rowvec.unwatch('course')")
     assert caught.value.sqlstate == "RV001"
+
+
+async def test_functions_are_known_whatever_they_are_called_meanwhile(
+    course: asyncpg.Connection,
+) -> None:
+    watch = (
+        "SELECT rowvec.watch('course', 'course', ARRAY['title'], trigger_name => 'rowvec_mine', function_name => $1)"
+    )
+    await course.execute("CREATE SCHEMA own")
+    await course.execute(watch, "own.queue_course")
+    await course.execute("ALTER SCHEMA own RENAME TO theirs; ALTER FUNCTION theirs.queue_course() RENAME TO other")
+    assert await course.fetchval(watch, "theirs.queue_course")
+    assert not await course.fetchval(watch, "theirs.queue_course")
+    await course.execute("ALTER SCHEMA theirs RENAME TO own")
+    assert await course.fetchval("SELECT rowvec.pause('course')")
+    assert await triggers(course) == {}
+    with pytest.raises(asyncpg.PostgresError, match=r"No function can be named theirs\.queue_course") as caught:
+        await course.execute("SELECT rowvec.resume('course')")
+    assert caught.value.sqlstate == "RV001"
+    await course.execute(watch, "own.queue_course")
+    await course.execute("ALTER SCHEMA own RENAME TO theirs; SELECT rowvec.unwatch('course')")
+    assert await triggers(course) == {}
+    assert await course.fetch("SELECT FROM pg_proc WHERE pronamespace = 'theirs'::regnamespace") == []
+
+
+async def test_functions_that_begin_with_the_name_of_another_source_s_are_left_alone(
+    course: asyncpg.Connection,
+) -> None:
+    await course.execute("CREATE TABLE note (id bigint PRIMARY KEY, body text)")
+    watch = "SELECT rowvec.watch('{0}', '{0}', ARRAY['{1}'], function_name => '{2}', trigger_name => 'mine')"
+    await course.execute(watch.format("course", "title", "queue_row"))
+    await course.execute(watch.format("note", "body", "queue_row_lose"))
+    await course.execute("SELECT rowvec.unwatch('course')")
+    assert not await course.fetchval(watch.format("note", "body", "queue_row_lose"))
+
+
+async def test_trigger_functions_are_nobody_s_but_their_owner_s(course: asyncpg.Connection) -> None:
+    name = f"rowvec_test_{uuid.uuid4().hex[:12]}"
+    await course.execute(f"CREATE ROLE {name}; ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO {name}")
+    try:
+        await course.execute("SELECT rowvec.pause('course'), rowvec.resume('course')")
+        for function in await trigger_functions(course):
+            assert not await course.fetchval(
+                "SELECT has_function_privilege($1, format('rowvec.%I()', $2::text), 'EXECUTE')", name, function
+            )
+    finally:
+        await course.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
 async def test_a_claim_of_an_unwatched_source_stores_nothing(course: asyncpg.Connection, worker: Worker) -> None:
