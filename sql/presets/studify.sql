@@ -3,7 +3,7 @@
 -- the schema of pgvector in the search_path; runs again and again: what is there stays as it is.
 
 -- Refuses to mix with the original application's own queue: one message names all that is in the way. What is ours shows
--- by what it calls.
+-- by what it calls or reads.
 DO $$
 DECLARE
     names text[] := ARRAY['auth_user', 'profile', 'course', 'lesson', 'post', 'comment'];
@@ -15,9 +15,8 @@ BEGIN
     FROM (
         SELECT format('%s public.%I', CASE c.relkind WHEN 'v' THEN 'the view' ELSE 'the table' END, c.relname)
         FROM pg_class c
-        WHERE c.oid IN (to_regclass('public.embedding_queue'), to_regclass('public.embeddings')) AND NOT EXISTS (
-            SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
-            WHERE t.tgrelid = c.oid AND c.relkind = 'v' AND p.pronamespace = 'rowvec'::regnamespace)
+        WHERE c.oid IN (to_regclass('public.embedding_queue'), to_regclass('public.embeddings'))
+          AND (c.relkind <> 'v' OR pg_get_viewdef(c.oid) NOT LIKE '%rowvec.studify%')
         UNION ALL
         SELECT format('the function %s', p.oid::regprocedure)
         FROM pg_proc p

@@ -176,8 +176,11 @@ async def test_what_was_dropped_is_made_again(user: asyncpg.Connection, dsn: str
     await user.execute(
         "DROP TRIGGER course_embedding_trigger ON course; DROP TRIGGER on_auth_user_created ON auth.users"
     )
-    await user.execute("DROP VIEW embeddings")
+    await user.execute("DROP VIEW embeddings; DROP TRIGGER rowvec_insert ON embedding_queue")
     assert (await install(dsn)).sources == ["course"]
+    await user.execute("DROP TRIGGER rowvec_write ON embeddings")
+    assert await install(dsn) == Installed([], [])
+    assert await user.fetch("SELECT FROM pg_trigger WHERE tgname = 'rowvec_write'")
     await register(user, uuid.uuid4(), name="Grace")
     await add_courses(user, 1)
     assert [change[0] for change in await changes(user)] == ["profile", "auth_user", "course"]
