@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import asyncpg
 import pytest
 
+from database import Connect
 from rowvec.domain.lanes import Lane
 from worker import Worker
 
@@ -100,6 +103,26 @@ async def test_its_own_source_is_left_as_it_is(app: asyncpg.Connection, call: st
     with pytest.raises(asyncpg.PostgresError, match=message) as caught:
         await app.execute(f"SELECT {call}")
     assert caught.value.sqlstate == "RV001"
+
+
+async def test_a_name_is_a_source_s_or_a_text_s_whichever_comes_first(
+    app: asyncpg.Connection, connect: Connect
+) -> None:
+    other = await connect()
+    text = "SELECT rowvec.enqueue_text('note', '1', 'Milk')"
+    watch = "SELECT rowvec.watch('note', 'note', ARRAY['body'])"
+    await app.execute("CREATE TABLE note (id bigint PRIMARY KEY, body text)")
+    for first, second, message in (
+        (text, watch, 'texts queued by hand as "note"'),
+        (watch, text, 'The text of "note" comes from its table'),
+    ):
+        async with app.transaction():
+            await app.execute(first)
+            late = asyncio.create_task(other.execute(second))
+            await asyncio.sleep(0.2)
+        with pytest.raises(asyncpg.PostgresError, match=message):
+            await late
+        await app.execute("DELETE FROM rowvec.document")
 
 
 async def test_ids_and_texts_of_any_letters(app: asyncpg.Connection, worker: Worker) -> None:
