@@ -1513,7 +1513,7 @@ CREATE FUNCTION rowvec.trigger_functions(watched rowvec.source) RETURNS SETOF re
     AS $$
     SELECT p.oid::regprocedure
     FROM pg_proc p
-    WHERE p.prorettype = 'trigger'::regtype
+    WHERE p.prorettype = 'trigger'::regtype AND rowvec.strange_function(p.oid) IS NULL
       AND p.prosrc ~ format(E'^DECLARE\nappended integer;\nBEGIN\nappended := rowvec\\.[a-z0-9_]+\\(''%s'', ', watched.content_type)
 $$;
 

@@ -37,12 +37,13 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- Every trigger function of a source, of its own table and of its dependencies. Known by how it begins, not by its name: it
--- may have been renamed since, or its schema, and another source's may begin with the same name.
+-- may have been renamed since, or its schema, and another source's may begin with the same name. One that a stranger has
+-- written alike is none of ours to drop.
 CREATE FUNCTION rowvec.trigger_functions(watched rowvec.source) RETURNS SETOF regprocedure
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT p.oid::regprocedure
     FROM pg_proc p
-    WHERE p.prorettype = 'trigger'::regtype
+    WHERE p.prorettype = 'trigger'::regtype AND rowvec.strange_function(p.oid) IS NULL
       AND p.prosrc ~ format(E'^DECLARE\nappended integer;\nBEGIN\nappended := rowvec\\.[a-z0-9_]+\\(''%s'', ', watched.content_type)
 $$;
 

@@ -863,3 +863,18 @@ async def test_an_enqueued_key_without_a_row_ends_quietly(course: asyncpg.Connec
     await worker.settle()
     assert await worker.queue.probe(["first", "second"], EVER) == {}
     assert await texts(course) == {}
+
+
+async def test_a_stranger_s_function_that_looks_like_ours_stands_in_nobody_s_way(course: asyncpg.Connection) -> None:
+    async with course.transaction():
+        await course.execute("""
+            CREATE ROLE rowvec_test_stranger;
+            CREATE FUNCTION mine() RETURNS trigger LANGUAGE plpgsql AS
+            E'DECLARE\nappended integer;\nBEGIN\nappended := rowvec.append_changes_v1(''course'', NULL);\nEND';
+            ALTER FUNCTION mine OWNER TO rowvec_test_stranger;
+            SELECT rowvec.pause('course');
+            SELECT rowvec.resume('course');
+        """)
+        assert await course.fetchval("SELECT to_regprocedure('mine()') IS NOT NULL")
+        assert len(await triggers(course)) == 5
+        await course.execute("DROP OWNED BY rowvec_test_stranger; DROP ROLE rowvec_test_stranger")
