@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -108,6 +109,7 @@ def backfill(
     if stop and again:
         raise UsageError("Either --stop or --again: one ends what the other begins.")
     asked = _Asked(source, model)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a script it comes ignored
     try:
         found = uvloop.run(_run(asked, again=again, stop=stop, wait=wait and not stop, json=json))
     except KeyboardInterrupt:
