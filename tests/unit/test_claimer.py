@@ -93,6 +93,9 @@ class World:
         rows = [Row(one, None, json.dumps([f"text of {one}"])) for one in content_ids]
         return Source(content_type, ["body"], "{body}", "none", 1000, 0), rows
 
+    async def ready(self) -> None:
+        pass
+
     async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
         self.embedding += 1
         await self._tell()

@@ -12,7 +12,7 @@ import pytest
 from rowvec.domain.errors import ModelMisbehavedError, ModelUnavailableError, StoppingError, TextRejectedError
 from rowvec.domain.items import Chunk, Claim, Document, EmbedderTraits, Item, Outcome
 from rowvec.domain.lanes import Lane
-from rowvec.pipeline.embed import EmbedRoom
+from rowvec.pipeline.embed import HARMLESS, Answers, EmbedRoom
 from rowvec.ports import Embedding
 from rowvec.telemetry import Metrics
 
@@ -53,6 +53,9 @@ class Model:
         self.gate = asyncio.Event()
         self.gate.set()
         self.answer: Callable[[Sequence[str]], None] = lambda _: None
+
+    async def ready(self) -> None:
+        pass
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
         self.requests.append(list(texts))
@@ -100,19 +103,28 @@ class Store:
         raise NotImplementedError
 
 
+def failing_at(text: str, error: Exception) -> Callable[[Sequence[str]], None]:
+    def answer(texts: Sequence[str]) -> None:
+        if text in texts:
+            raise error
+
+    return answer
+
+
 class World:
     def __init__(self, concurrency: int = 1, request_texts: int = 4) -> None:
         self.model, self.store, self.metrics = Model(concurrency, request_texts), Store(), Metrics()
-        self.room = EmbedRoom(self.model, self.store, self.metrics)
-        self.embeddings: dict[bytes, Embedding] = {}
+        self.now = 1000.0
+        self.room = EmbedRoom(self.model, self.store, self.metrics, lambda: self.now)
+        self.answers = Answers()
 
     async def embed(self, *documents: Document, lane: Lane = Lane.BULK) -> None:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            await self.room.embed(lane, documents, self.embeddings)
+            await self.room.embed(lane, documents, self.answers)
 
     def has_all(self, *documents: Document) -> bool:
         wanted = {chunk.hash: vector(chunk.text) for found in documents for chunk in found.chunks}
-        return all(self.embeddings.get(one) == expected for one, expected in wanted.items())
+        return all(self.answers.embeddings.get(one) == expected for one, expected in wanted.items())
 
     def count(self, name: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, {"model": "m"})
@@ -123,7 +135,7 @@ async def test_each_chunk_gets_the_vector_of_its_text() -> None:
     documents = [document(*(f"{'x' * number} {row}" for number in range(7))) for row in range(5)]
     await world.embed(*documents)
     assert world.has_all(*documents)
-    assert len(world.embeddings) == 35
+    assert len(world.answers.embeddings) == 35
 
 
 async def test_nothing_to_embed_asks_nobody() -> None:
@@ -160,7 +172,7 @@ async def test_with_all_held_the_model_is_not_asked() -> None:
 
 async def test_what_is_in_hand_is_neither_looked_for_nor_sent() -> None:
     world = World()
-    world.embeddings[digest("a")] = vector("a")
+    world.answers.embeddings[digest("a")] = vector("a")
     await world.embed(document("a"))
     assert (world.model.requests, world.store.asked) == ([], [])
     await world.embed(document("a", "b"))
@@ -208,18 +220,13 @@ async def test_an_immediate_text_waits_for_one_bulk_request_at_most() -> None:
     await bulk
 
 
-ERRORS = [
-    ModelUnavailableError("The model is away."),
-    ModelMisbehavedError("Wrong."),
-    TextRejectedError("Too long."),
-    ValueError("a bug"),
-]
+TEXT_ERRORS = [ModelMisbehavedError("Wrong."), TextRejectedError("Too long."), ValueError("a bug")]
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=repr)
+@pytest.mark.parametrize("error", [ModelUnavailableError("The model is away."), StoppingError("The end.")], ids=repr)
 @pytest.mark.parametrize("concurrency", [1, 4])
-async def test_an_error_of_the_model_comes_as_it_is(error: Exception, concurrency: int) -> None:
-    """Not in an ExceptionGroup: an outage must not look like a poisoned row."""
+async def test_an_outage_comes_as_it_is(error: Exception, concurrency: int) -> None:
+    """Not in an ExceptionGroup: it must not look like a poisoned row."""
     world = World(concurrency=concurrency, request_texts=1)
 
     def answer(texts: Sequence[str]) -> None:
@@ -230,6 +237,116 @@ async def test_an_error_of_the_model_comes_as_it_is(error: Exception, concurrenc
     with pytest.raises(type(error)) as caught:
         await world.embed(document("a longer text", "bad", "x"))
     assert caught.value is error
+    assert world.answers.rejected == {}
+
+
+@pytest.mark.parametrize("error", TEXT_ERRORS, ids=repr)
+@pytest.mark.parametrize("concurrency", [1, 4])
+@pytest.mark.parametrize("request_texts", [1, 4])
+async def test_a_text_that_the_model_fails_at_is_rejected_alone(
+    error: Exception, concurrency: int, request_texts: int
+) -> None:
+    world = World(concurrency, request_texts)
+    world.model.answer = failing_at("bad", error)
+    found = document("a longer text", "bad", "x", "yy", "zzz", "another")
+    await world.embed(found)
+    assert world.answers.rejected == {digest("bad"): error}
+    assert world.answers.rejection(found) is error
+    assert world.answers.rejection(document("x")) is None
+    assert world.has_all(document("a longer text", "x", "yy", "zzz", "another"))
+
+
+async def test_what_was_rejected_is_not_sent_again() -> None:
+    world = World()
+    world.model.answer = failing_at("bad", TEXT_ERRORS[1])
+    await world.embed(document("a", "bad"))
+    world.model.requests.clear()
+    await world.embed(document("bad"))
+    assert world.model.requests == []
+
+
+@pytest.mark.parametrize("error", TEXT_ERRORS, ids=repr)
+async def test_a_model_that_fails_at_a_harmless_text_too_is_at_fault_itself(error: Exception) -> None:
+    world = World()
+
+    def answer(texts: Sequence[str]) -> None:
+        del texts
+        raise error
+
+    world.model.answer = answer
+    with pytest.raises(ModelUnavailableError, match=r"fails at every text.*(Wrong|Too long|a bug)"):
+        await world.embed(document("a", "b"))
+    assert world.answers == Answers()
+    assert len(world.model.requests) == 2
+    assert world.model.requests[1] == [HARMLESS]
+
+
+async def test_a_model_is_ready_before_its_traits_are_looked_at() -> None:
+    world = World()
+    world.model.traits = EmbedderTraits("unknown", "")
+
+    async def learn() -> None:
+        world.model.traits = EmbedderTraits("revision-2", "")
+        world.model.request_texts = 2
+
+    world.model.ready = learn  # type: ignore[method-assign]
+    await world.embed(document("aaa", "bb", "c"))
+    assert world.store.asked[0][1].provider_revision == "revision-2"
+    assert [len(request) for request in world.model.requests] == [2, 1]
+
+
+@pytest.mark.parametrize("lane", Lane)
+async def test_a_model_that_wants_to_be_let_alone_is_let_alone_by_every_lane(lane: Lane) -> None:
+    world = World(request_texts=1)
+
+    def answer(texts: Sequence[str]) -> None:
+        del texts
+        raise ModelUnavailableError("Too many requests.", "", 20.0)
+
+    world.model.answer = answer
+    with pytest.raises(ModelUnavailableError):
+        await world.embed(document("a", "b"))
+    assert len(world.model.requests) == 1
+    world.model.answer = lambda _: None
+    world.now += 15.0
+    with pytest.raises(ModelUnavailableError, match="Too many requests") as caught:
+        await world.embed(document("c"), lane=lane)
+    assert caught.value.retry_after_seconds == 5.0
+    assert len(world.model.requests) == 1
+    world.now += 5.0
+    await world.embed(document("c"), lane=lane)
+    assert world.has_all(document("c"))
+
+
+@pytest.mark.parametrize("wishes", [[2.0, 60.0], [60.0, 2.0], [60.0, None]])
+async def test_of_several_wishes_the_longest_counts(wishes: list[float | None]) -> None:
+    world = World(concurrency=3, request_texts=1)
+    world.model.gate.clear()
+    left = iter(wishes)
+
+    def answer(texts: Sequence[str]) -> None:
+        del texts
+        raise ModelUnavailableError("Too many requests.", "", next(left))
+
+    world.model.answer = answer
+    embedding = asyncio.create_task(world.embed(document("a", "b"), lane=Lane.IMMEDIATE))
+    await world.model.until_at_once(2)
+    world.model.gate.set()
+    with pytest.raises(ModelUnavailableError):
+        await embedding
+    world.now += 59.0
+    with pytest.raises(ModelUnavailableError, match="Too many requests"):
+        await world.embed(document("c"))
+    assert len(world.model.requests) == 2
+
+
+async def test_without_a_wish_the_next_batch_may_ask() -> None:
+    world = World()
+    world.model.answer = failing_at("a", ModelUnavailableError("Away."))
+    with pytest.raises(ModelUnavailableError):
+        await world.embed(document("a"))
+    await world.embed(document("b"))
+    assert world.has_all(document("b"))
 
 
 async def test_an_outage_says_more_than_a_rejected_text() -> None:
@@ -248,22 +365,16 @@ async def test_an_outage_says_more_than_a_rejected_text() -> None:
         await embedding
 
 
-async def test_what_succeeded_before_an_error_is_kept_and_not_sent_again() -> None:
+async def test_what_succeeded_before_an_outage_is_kept_and_not_sent_again() -> None:
     world = World(request_texts=1)
-    failing = {"bad"}
-
-    def answer(texts: Sequence[str]) -> None:
-        if failing & set(texts):
-            raise TextRejectedError("Too long.")
-
-    world.model.answer = answer
+    world.model.answer = failing_at("bad", ModelUnavailableError("Away."))
     texts = document("a longer text", "another text", "bad", "x")
-    with pytest.raises(TextRejectedError):
+    with pytest.raises(ModelUnavailableError):
         await world.embed(texts)
     assert world.has_all(document("a longer text", "another text"))
-    assert digest("bad") not in world.embeddings
-    failing.clear()
-    done = {text for text in ("a longer text", "another text", "x") if digest(text) in world.embeddings}
+    assert digest("bad") not in world.answers.embeddings
+    world.model.answer = lambda _: None
+    done = {text for text in ("a longer text", "another text", "x") if digest(text) in world.answers.embeddings}
     world.model.requests.clear()
     await world.embed(texts)
     assert {"bad"} <= set(world.model.sent) <= {"bad", "x"} - done
@@ -298,28 +409,25 @@ async def test_an_error_frees_all_permits() -> None:
     assert world.model.at_once == 0
 
 
-async def test_a_wrong_number_of_vectors_is_an_error() -> None:
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda texts: [vector(text) for text in texts[1:]], "wrong number of vectors"),
+        (lambda texts: [array("f", [1.0, 2.0, 3.0]) for _ in texts], "wrong length"),
+    ],
+)
+async def test_an_answer_that_does_not_fit_is_an_error(
+    answer: Callable[[Sequence[str]], Sequence[Embedding]], message: str
+) -> None:
     world = World(request_texts=8)
 
-    async def short(texts: Sequence[str]) -> Sequence[Embedding]:
-        return [vector(text) for text in texts[1:]]
+    async def wrong(texts: Sequence[str]) -> Sequence[Embedding]:
+        return answer(texts)
 
-    world.model.embed = short  # type: ignore[method-assign]
-    with pytest.raises(ModelMisbehavedError):
+    world.model.embed = wrong  # type: ignore[method-assign]
+    with pytest.raises(ModelUnavailableError, match=message):
         await world.embed(document("a", "b", "c"))
-    assert world.embeddings == {}
-
-
-async def test_a_vector_of_the_wrong_length_is_an_error() -> None:
-    world = World()
-
-    async def long(texts: Sequence[str]) -> Sequence[Embedding]:
-        return [array("f", [1.0, 2.0, 3.0]) for _ in texts]
-
-    world.model.embed = long  # type: ignore[method-assign]
-    with pytest.raises(ModelMisbehavedError):
-        await world.embed(document("a"))
-    assert world.embeddings == {}
+    assert world.answers.embeddings == {}
 
 
 async def test_close_turns_away_what_waits_and_lets_the_request_finish() -> None:

@@ -8,6 +8,7 @@ import uuid
 from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -23,7 +24,7 @@ from rowvec.domain.errors import (
 from rowvec.domain.items import Claim, Document, EmbedderTraits, Item, Outcome, Row, Slot, Source
 from rowvec.domain.lanes import Lane
 from rowvec.domain.owner_shares import OwnerShares
-from rowvec.domain.retry import Attempts
+from rowvec.domain.retry import LONGEST_WISH_SECONDS, Attempts
 from rowvec.pipeline import line as line_module
 from rowvec.pipeline.due_board import DueBoard
 from rowvec.pipeline.embed import EmbedRoom
@@ -74,7 +75,7 @@ class World:
         self.on_release: Callable[[Sequence[int]], None] = lambda _: None
         self.line = Line(
             Preparer(self, OwnerShares(self.clock)),
-            EmbedRoom(self, self, self.metrics),
+            EmbedRoom(self, self, self.metrics, self.clock),
             self,
             self,
             self.board,
@@ -97,6 +98,9 @@ class World:
             return None
         rows = [Row(one, "ann", json.dumps([self.texts[one]])) for one in content_ids if one in self.texts]
         return self.watched, rows
+
+    async def ready(self) -> None:
+        pass
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
         self.requests.append(list(texts))
@@ -228,16 +232,19 @@ async def test_long_texts_are_cut_as_short_ones(world: World) -> None:
 
 
 LIMIT = 2 * math.ceil(math.log2(500)) + 1
+EXTRA_REQUESTS = int(2 * math.log2(500))
 
 
+@pytest.mark.parametrize("request_texts", [8, 64, 500])
 @pytest.mark.parametrize("place", [0, 1, 249, 250, 377, 499])
 @pytest.mark.parametrize("stage", ["read", "embed", "store"])
 @pytest.mark.parametrize(
     "error", [ValueError("a bug"), TextRejectedError("Too long."), ModelMisbehavedError("Short.")], ids=repr
 )
 async def test_one_poisoned_item_among_500_is_found_fast_and_alone(
-    world: World, stage: str, place: int, error: Exception
+    world: World, stage: str, place: int, error: Exception, request_texts: int
 ) -> None:
+    world.request_texts = request_texts
     claim = world.claimed(500)
     poison = raises_for(f"row {place}|", error=error)
     world.on_read = (lambda ids: poison([f"{one}|" for one in ids])) if stage == "read" else world.on_read
@@ -249,8 +256,8 @@ async def test_one_poisoned_item_among_500_is_found_fast_and_alone(
     assert world.fails == {place: 1}
     assert (world.failed[place][0] is None) == isinstance(error, TextRejectedError)
     assert world.released == []
-    assert len(world.prepared) <= LIMIT
-    assert len(world.requests) <= 500 / world.request_texts + 2 * LIMIT
+    assert len(world.prepared) <= (1 if stage == "embed" else LIMIT)
+    assert len(world.requests) <= math.ceil(500 / world.request_texts) + EXTRA_REQUESTS
 
 
 async def test_what_was_embedded_before_the_poison_is_not_sent_again(world: World) -> None:
@@ -368,6 +375,94 @@ async def test_a_claim_that_needs_no_model_leaves_the_pauses_long(world: World) 
     await carry(world, world.claimed(1))
     world.clock.now += SHORTEST_REST_SECONDS
     assert await world.is_resting()
+
+
+async def test_a_model_that_fails_at_every_text_counts_no_attempt(world: World) -> None:
+    world.on_embed = raises_for("", error=TextRejectedError("It wants another protocol."))
+    await carry(world, world.claimed(50))
+    assert sorted(world.released) == list(range(50))
+    assert (world.failed, world.stored) == ({}, {})
+    assert world.board.resting() == ["model m: The model fails at every text. It wants another protocol."]
+
+
+async def test_a_chunk_that_is_rejected_fails_its_item_and_no_other(world: World) -> None:
+    world.watched = Source("course", ["body"], "{body}", "characters", 100, 0)
+    claim = world.claimed(3)
+    world.texts["row 1"] = "\n\n".join(f"paragraph {number} " * 5 for number in range(8))
+    world.on_embed = raises_for("paragraph 5", error=TextRejectedError("Too long.", "With figures."))
+    await carry(world, claim)
+    assert sorted(world.stored) == [0, 2]
+    assert world.failed == {1: (None, "Too long.", "With figures.")}
+
+
+async def test_what_was_rejected_is_not_sent_again_when_a_store_fails(world: World) -> None:
+    claim = world.claimed(16)
+    world.on_embed = raises_for("row 3", error=TextRejectedError("Too long."))
+    world.on_store = lambda documents: raises_for("row 7", error=ValueError("a bug"))(
+        [document.item.content_id for document in documents]
+    )
+    await carry(world, claim)
+    assert set(world.failed) == {3, 7}
+    assert world.fails == {3: 1, 7: 1}
+    assert sum("text of row 3" in request for request in world.requests) <= 4
+
+
+def wishing(seconds: float) -> Callable[[Sequence[str]], None]:
+    return raises_for("text", error=ModelUnavailableError("Too many requests.", "", seconds))
+
+
+@pytest.mark.parametrize(("wish", "rest"), [(7.0, 7.0), (0.1, 0.1), (1e9, LONGEST_WISH_SECONDS), (math.inf, 300.0)])
+async def test_a_model_rests_as_long_as_it_asks_for_within_reason(world: World, wish: float, rest: float) -> None:
+    world.on_embed = wishing(wish)
+    await carry(world, world.claimed(20))
+    assert sorted(world.released) == list(range(20))
+    assert world.failed == {}
+    assert len(world.requests) == 1
+    world.clock.now += rest * 0.999
+    assert await world.is_resting()
+    world.clock.now += rest * 0.11
+    assert not await world.is_resting()
+
+
+async def test_a_wish_leaves_the_pauses_of_outages_as_they_are(world: World) -> None:
+    for _ in range(5):
+        world.on_embed = wishing(2.0)
+        await carry(world, world.claimed(1))
+        world.clock.now += 10.0
+    world.on_embed = raises_for("text", error=AWAY)
+    await carry(world, world.claimed(1))
+    world.clock.now += SHORTEST_REST_SECONDS + 0.01
+    assert not await world.is_resting()
+
+
+@pytest.mark.parametrize("wishes", [(2.0, 60.0), (60.0, 2.0)])
+async def test_of_several_wishes_the_longest_counts(world: World, wishes: tuple[float, float]) -> None:
+    left = iter(wishes)
+
+    def busy(_: Sequence[str]) -> None:
+        raise ModelUnavailableError("Too many requests.", "", next(left))
+
+    world.on_embed = busy
+    # Both are under way when the first is turned away.
+    claim = world.claimed(1)
+    urgent = replace(claim, slot=SLOT._replace(lane=Lane.IMMEDIATE))
+    await asyncio.gather(world.line.carry(claim), world.line.carry(urgent))
+    assert len(world.requests) == 2
+    world.clock.now += 59.0
+    assert await world.is_resting()
+    world.clock.now += 10.0
+    assert not await world.is_resting()
+
+
+@pytest.mark.parametrize("wish", [None, 0.0, -5.0, math.nan])
+async def test_without_a_wish_that_makes_sense_a_model_rests_as_after_any_outage(
+    world: World, wish: float | None
+) -> None:
+    world.on_embed = raises_for("text", error=ModelUnavailableError("Away.", "", wish))
+    await carry(world, world.claimed(1))
+    assert await world.is_resting()
+    world.clock.now += SHORTEST_REST_SECONDS
+    assert not await world.is_resting()
 
 
 async def test_an_outage_in_the_middle_keeps_what_was_stored(world: World) -> None:

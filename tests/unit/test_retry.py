@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rowvec.domain import errors
-from rowvec.domain.retry import BASE_SECONDS, LONGEST_SECONDS, Action, Attempts, decide, describe
+from rowvec.domain.retry import (
+    BASE_SECONDS,
+    LONGEST_SECONDS,
+    LONGEST_WISH_SECONDS,
+    Action,
+    Attempts,
+    decide,
+    describe,
+    wished_rest_seconds,
+)
 
 OUTAGES: list[Exception] = [
     errors.ModelUnavailableError("down"),
@@ -110,3 +119,20 @@ def test_our_errors_describe_themselves() -> None:
 def test_foreign_errors_are_grouped_by_their_class() -> None:
     assert describe(ValueError("row 17")) == ("Unexpected error: ValueError.", "row 17")
     assert describe(ValueError("row 18"))[0] == describe(ValueError("row 17"))[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        (errors.ModelUnavailableError("busy", "", 7.5), 7.5),
+        (errors.ModelUnavailableError("busy", "", LONGEST_WISH_SECONDS * 100), LONGEST_WISH_SECONDS),
+        (errors.ModelUnavailableError("busy", "", 0.0), None),
+        (errors.ModelUnavailableError("busy", "", -1.0), None),
+        (errors.ModelUnavailableError("busy"), None),
+        (errors.ModelMisbehavedError("short answer"), None),
+        (ValueError("a bug"), None),
+    ],
+    ids=repr,
+)
+def test_a_model_is_let_alone_as_it_asks_for_within_reason(error: Exception, seconds: float | None) -> None:
+    assert wished_rest_seconds(error) == seconds

@@ -10,6 +10,7 @@ import orjson
 import pytest
 from aiohttp import web
 
+from embedding_rooms import digest, through_a_room
 from embedding_servers import API_KEY, SentenceTransformersServer, cut_off, invalid, query_embedding, told
 from rowvec.domain.errors import (
     ModelMisbehavedError,
@@ -20,6 +21,7 @@ from rowvec.domain.errors import (
 from rowvec.models.deterministic import deterministic_embedding
 from rowvec.models.sentence_transformers import SentenceTransformersEmbedder
 from rowvec.models.server_client import ServerAddress
+from rowvec.models.server_embedder import ServedModel
 
 DIMENSIONS = 8
 TEXT = "Nobody but its owner may read this sentence."
@@ -43,7 +45,9 @@ async def model(server: SentenceTransformersServer) -> AsyncIterator[SentenceTra
 def asking(
     url: str, api_key: str = API_KEY, dimensions: int = DIMENSIONS, timeout_seconds: float = 30.0
 ) -> SentenceTransformersEmbedder:
-    return SentenceTransformersEmbedder("bge_m3", dimensions, ServerAddress(url, api_key, timeout_seconds), 2)
+    return SentenceTransformersEmbedder(
+        ServedModel("bge_m3", dimensions, ServerAddress(url, api_key, timeout_seconds), concurrency=2)
+    )
 
 
 def vectors(texts: Sequence[str]) -> list[object]:
@@ -55,17 +59,6 @@ def answers(*, status: int = 200, body: object = None, raw: bytes | None = None)
         return web.Response(status=status, body=orjson.dumps(body) if raw is None else raw)
 
     return instead
-
-
-def save_for_others(instead: Instead) -> Instead:
-    """Embed the harmless text that a server in doubt is asked for."""
-
-    async def picky(request: web.Request) -> web.StreamResponse:
-        if (await request.json())["inputs"] == ["hello"]:
-            return web.json_response({"embeddings": [GOOD]})
-        return await instead(request)
-
-    return picky
 
 
 def shown(error: RowvecError) -> str:
@@ -145,7 +138,7 @@ async def test_a_model_that_was_never_asked_has_nothing_to_close() -> None:
 async def unavailable(model: SentenceTransformersEmbedder) -> ModelUnavailableError:
     """Return what rows and searches both end with."""
     with pytest.raises(ModelUnavailableError) as rows:
-        await model.embed([TEXT, "another"])
+        await through_a_room(model, [TEXT, "another"])
     with pytest.raises(ModelUnavailableError) as search:
         await model.embed_query(TEXT)
     assert search.value.message.replace("/embed ", "/embed/batch ") == rows.value.message
@@ -154,7 +147,7 @@ async def unavailable(model: SentenceTransformersEmbedder) -> ModelUnavailableEr
     return rows.value
 
 
-@pytest.mark.parametrize("status", [408, 409, 418, 425, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [408, 409, 418, 425, 429, 502, 503, 504])
 async def test_a_server_in_trouble_is_waited_for(
     model: SentenceTransformersEmbedder, server: SentenceTransformersServer, status: int
 ) -> None:
@@ -309,22 +302,30 @@ async def test_a_server_of_another_protocol_blames_no_text(
     model: SentenceTransformersEmbedder, server: SentenceTransformersServer
 ) -> None:
     server.instead = answers(status=422, body={"detail": "field input: missing"})
-    with pytest.raises(ModelUnavailableError, match=r"refuses every text \(422\).*ROWVEC_MODEL_BGE_M3_URL"):
-        await model.embed(["a"])
+    with pytest.raises(ModelUnavailableError, match=r"fails at every text.*\(422\).*field input: missing"):
+        await through_a_room(model, ["a"])
+
+
+@pytest.mark.parametrize("status", [424, 500])
+async def test_a_server_that_breaks_at_every_text_is_waited_for(
+    model: SentenceTransformersEmbedder, server: SentenceTransformersServer, status: int
+) -> None:
+    server.instead = answers(status=status, body={"detail": "CUDA error"})
+    with pytest.raises(ModelUnavailableError, match=rf"fails at every text.*\({status}\). CUDA error"):
+        await through_a_room(model, ["a", "b"])
 
 
 # Errors of a text.
 
 
-async def test_a_text_that_is_refused_is_rejected_for_good(
-    model: SentenceTransformersEmbedder, server: SentenceTransformersServer
-) -> None:
+async def test_a_text_that_is_refused_is_rejected_for_good(model: SentenceTransformersEmbedder) -> None:
     with pytest.raises(TextRejectedError) as caught:
         await model.embed([TEXT, " "])
     assert caught.value.message == "The model server refuses the text (422)."
     assert caught.value.hint == "Input should not be blank"
     assert TEXT not in shown(caught.value)
-    assert [request.texts for request in server.requests] == [[TEXT, " "], ["hello"]]
+    found = await through_a_room(model, [TEXT, " "])
+    assert (set(found.embeddings), set(found.rejected)) == ({digest(TEXT)}, {digest(" ")})
     with pytest.raises(TextRejectedError):
         await model.embed_query(" ")
 
@@ -347,7 +348,7 @@ async def test_each_status_that_means_the_text_rejects_it(
 async def test_a_text_that_breaks_the_server_is_tried_again(
     model: SentenceTransformersEmbedder, server: SentenceTransformersServer
 ) -> None:
-    server.instead = save_for_others(answers(status=500, body={"detail": "CUDA error"}))
+    server.instead = answers(status=500, body={"detail": "CUDA error"})
     with pytest.raises(ModelMisbehavedError) as caught:
         await model.embed([TEXT])
     assert str(caught.value) == "The model server fails at the text (500). CUDA error"
@@ -364,10 +365,10 @@ async def test_a_batch_that_is_too_large_goes_in_several() -> None:
     texts = [f"Text {n}" for n in range(32)]
     async with SentenceTransformersServer(DIMENSIONS, max_texts=10).serving() as server:
         model = asking(server.url)
-        assert await model.embed(texts) == vectors(texts)
+        found = await through_a_room(model, texts)
         await model.close()
-    taken = [request.texts for request in server.requests if len(request.texts) <= 10]
-    assert [text for some in taken for text in some] == texts
+    assert found.embeddings == dict(zip(map(digest, texts), vectors(texts), strict=True))
+    assert found.rejected == {}
 
 
 async def test_a_batch_of_the_smaller_service_goes_in_one(
@@ -406,7 +407,7 @@ async def test_of_what_a_server_says_only_a_short_reason_is_told(
     with pytest.raises(TextRejectedError) as caught:
         await model.embed_query(TEXT)
     assert caught.value.hint == words
-    server.instead = answers(status=500, raw=raw)
+    server.instead = answers(status=503, raw=raw)
     assert (await unavailable(model)).hint == words
 
 
@@ -467,7 +468,7 @@ def test_an_address_does_not_show_its_key() -> None:
 async def test_an_answer_that_is_no_set_of_vectors_is_misbehaviour(
     model: SentenceTransformersEmbedder, server: SentenceTransformersServer, body: object, message: str, detail: str
 ) -> None:
-    server.instead = save_for_others(answers(body=body))
+    server.instead = answers(body=body)
     with pytest.raises(ModelMisbehavedError, match=message) as caught:
         await model.embed(["a", "b"])
     assert detail in caught.value.hint
@@ -479,7 +480,7 @@ async def test_a_server_that_misbehaves_with_every_text_blames_none(
 ) -> None:
     server.instead = answers(body=body)
     with pytest.raises(ModelUnavailableError):
-        await model.embed(["a", "b"])
+        await through_a_room(model, ["a", "b"])
 
 
 @pytest.mark.parametrize(
@@ -496,18 +497,17 @@ async def test_a_server_that_misbehaves_with_every_text_blames_none(
 async def test_an_answer_that_is_no_json_is_misbehaviour(
     model: SentenceTransformersEmbedder, server: SentenceTransformersServer, raw: bytes
 ) -> None:
-    server.instead = save_for_others(answers(raw=raw))
+    server.instead = answers(raw=raw)
     with pytest.raises(ModelMisbehavedError, match="no JSON"):
         await model.embed(["a"])
-    server.instead = answers(raw=raw)
     with pytest.raises(ModelUnavailableError, match="no JSON"):
-        await model.embed(["a"])
+        await through_a_room(model, ["a"])
 
 
 async def test_a_server_of_another_model_blames_no_text(server: SentenceTransformersServer) -> None:
     model = asking(server.url, dimensions=DIMENSIONS * 2)
     with pytest.raises(ModelUnavailableError, match=r"8 dimensions instead of 16.*ROWVEC_MODEL_BGE_M3_URL"):
-        await model.embed(["a"])
+        await through_a_room(model, ["a"])
     await model.close()
 
 
@@ -534,7 +534,7 @@ async def test_of_a_huge_answer_only_the_beginning_is_read(
             written += 1
         return answer
 
-    server.instead = save_for_others(flood)
+    server.instead = flood
     with pytest.raises(ModelMisbehavedError, match="too large"):
         await model.embed(["a"])
     assert written < 100

@@ -71,7 +71,17 @@ class SourceUnreadableError(RowvecError):
 
 
 class ModelUnavailableError(RowvecError):
-    """The model as a whole does not answer; its items wait and no retry is counted."""
+    """The model as a whole does not answer; its items wait and no retry is counted.
+
+    Args:
+        message: as of every error.
+        hint: as of every error.
+        retry_after_seconds: how long the model wants to be let alone; None when it does not say.
+    """
+
+    def __init__(self, message: str, hint: str = "", retry_after_seconds: float | None = None) -> None:
+        super().__init__(message, hint)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class StoppingError(RowvecError):

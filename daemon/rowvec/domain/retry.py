@@ -19,6 +19,8 @@ from rowvec.domain.errors import (
 
 BASE_SECONDS: Final = 2.0
 LONGEST_SECONDS: Final = 600.0
+LONGEST_WISH_SECONDS: Final = 300.0
+"""A model may ask for an hour, or by mistake for a year: it is looked at sooner."""
 
 
 class Action(Enum):
@@ -78,6 +80,16 @@ def decide(error: Exception, items: int) -> Action:
             return Action.FAIL
         case _:
             return Action.RETRY
+
+
+def wished_rest_seconds(error: Exception) -> float | None:
+    """Return how long a model is let alone because it asks for it, within reason; None when it does not.
+
+    Args:
+        error: what one of its requests ended with.
+    """
+    wish = error.retry_after_seconds if isinstance(error, ModelUnavailableError) else None
+    return min(wish, LONGEST_WISH_SECONDS) if wish is not None and wish > 0 else None
 
 
 def describe(error: Exception) -> tuple[str, str]:

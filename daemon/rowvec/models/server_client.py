@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -12,18 +13,14 @@ import aiohttp
 import orjson
 
 from rowvec.domain.errors import ModelMisbehavedError, ModelUnavailableError
+from rowvec.models.refusals import REFUSALS, refused, retry_after_seconds
 
 CONNECT_SECONDS: Final = 5.0
 KEEP_ALIVE_SECONDS: Final = 4.0
 """Shorter than uvicorn's 5 s: a request must not meet a connection that the server is just closing."""
 PIECE_BYTES: Final = 65536
 WORDS: Final = 200
-REFUSALS: Final = {
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-    HTTPStatus.INTERNAL_SERVER_ERROR,
-}
+NO_TEXTS: Final[Collection[str]] = ()
 MOST_NESTED: Final = 10
 UNSAID: Final = "[...]"
 
@@ -43,19 +40,6 @@ class ServerAddress:
     timeout_seconds: float = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """The server refuses what is in the request, or fails at it: whether that or the server is at fault is not known.
-
-    Attributes:
-        status: 400, 413, 422 or 500.
-        words: its reason, at most 200 characters, without any text that was sent.
-    """
-
-    status: int
-    words: str
-
-
 class ServerClient:
     """Asks one model server; connections are made with the first request and kept.
 
@@ -70,7 +54,7 @@ class ServerClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def post(self, path: str, body: Mapping[str, object], max_bytes: int, texts: Collection[str]) -> object:
-        """Send a request; return the answer's JSON, or a `Refusal`.
+        """Send a request; return the answer's JSON.
 
         Args:
             path: begins with a slash.
@@ -80,10 +64,23 @@ class ServerClient:
 
         Raises:
             ModelUnavailableError: the server can't be reached, is not in order or does not know us.
-            ModelMisbehavedError: the answer is too large or no JSON.
+            ModelMisbehavedError: the answer is too large or no JSON, or the server breaks at the texts.
+            TextRejectedError: the server refuses the texts.
         """
+        return await self._ask("POST", path, orjson.dumps(body), max_bytes, texts)
+
+    async def get(self, path: str, max_bytes: int) -> object:
+        """Return the JSON of a page about the server; arguments and errors as of `post`."""
+        return await self._ask("GET", path, None, max_bytes, NO_TEXTS)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def _ask(self, method: str, path: str, body: bytes | None, max_bytes: int, texts: Collection[str]) -> object:
         try:
-            status, content = await self._exchange(path, orjson.dumps(body), max_bytes)
+            status, headers, content = await self._exchange(method, path, body, max_bytes)
         except aiohttp.ConnectionTimeoutError:
             # Another limit than the one that can be set.
             raise ModelUnavailableError("The model server can't be reached.", "It takes no connection.") from None
@@ -95,24 +92,21 @@ class ServerClient:
             return _parse(content, max_bytes)
         words = self._said(_words(content, max_bytes), texts)
         if status in REFUSALS:
-            return Refusal(status, words)
-        raise self._unavailable(status, path, words)
+            raise refused(status, words)
+        raise self._unavailable(status, path, words, retry_after_seconds(headers, time.time()))
 
-    async def close(self) -> None:
-        """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-
-    async def _exchange(self, path: str, body: bytes, max_bytes: int) -> tuple[int, bytes]:
-        """Return the answer's status and its content, of which one piece beyond the limit is enough."""
+    async def _exchange(
+        self, method: str, path: str, body: bytes | None, max_bytes: int
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Return the answer's status, its headers and its content, of which one piece beyond the limit is enough."""
         url = self._address.url.rstrip("/") + path
-        async with self._connected().post(url, data=body, allow_redirects=False) as answer:
+        async with self._connected().request(method, url, data=body, allow_redirects=False) as answer:
             content = bytearray()
             async for piece in answer.content.iter_chunked(PIECE_BYTES):
                 content += piece
                 if len(content) > max_bytes:
                     break
-            return answer.status, bytes(content)
+            return answer.status, answer.headers, bytes(content)
 
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -133,12 +127,15 @@ class ServerClient:
             headers["Authorization"] = f"Bearer {self._address.api_key}"
         return headers
 
-    def _unavailable(self, status: int, path: str, words: str) -> ModelUnavailableError:
+    def _unavailable(self, status: int, path: str, words: str, wish_seconds: float | None) -> ModelUnavailableError:
         match status:
             case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN if self._address.api_key:
                 message, hint = "The model server refuses the API key", f"Correct {self.variable}_API_KEY."
             case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
                 message, hint = "The model server wants an API key", f"Set {self.variable}_API_KEY."
+            case HTTPStatus.NOT_FOUND if "model" in words.lower():
+                message = "The model server does not know the model"
+                hint = f"{words} Set {self.variable}_REMOTE_NAME to its name there."
             case HTTPStatus.NOT_FOUND | HTTPStatus.METHOD_NOT_ALLOWED:
                 message = f"The model server does not know {path}"
                 hint = f"That is appended to {self.variable}_URL: is it the base address of such a server?"
@@ -146,7 +143,9 @@ class ServerClient:
                 message, hint = "The model server sends us elsewhere", f"Set {self.variable}_URL to where it is."
             case _:
                 message, hint = "The model server answers with an error", words
-        return ModelUnavailableError(f"{message} ({status}).", hint)
+        if wish_seconds:
+            hint = f"{hint} It asks for a pause of {wish_seconds:g} s.".lstrip()
+        return ModelUnavailableError(f"{message} ({status}).", hint, wish_seconds)
 
     def _time_limit(self) -> str:
         return f"{self.variable}_TIMEOUT_SECONDS is {self._address.timeout_seconds:g}."

@@ -94,10 +94,10 @@ class DueBoard:
         """Let a model alone for a while, from now."""
         self._rest(("model", name), seconds, why)
 
-    def rests_model(self, name: str) -> bool:
-        """Return whether a model is let alone at the moment."""
+    def model_rest_seconds(self, name: str) -> float:
+        """Return for how long a model is let alone yet; 0 when it is not."""
         rest = self._rests.get(("model", name))
-        return rest is not None and rest.until > self._seconds()
+        return max(0.0, rest.until - self._seconds()) if rest else 0.0
 
     def rest_source(self, content_type: str, seconds: float, why: str) -> None:
         """Let a source alone for a while, from now."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -12,15 +12,16 @@ import structlog
 from rowvec.domain.errors import DatabaseUnavailableError, SourceUnreadableError, StatementTimeoutError, StoppingError
 from rowvec.domain.items import Claim, Document, Item
 from rowvec.domain.lanes import Lane
-from rowvec.domain.retry import Action, Attempts, decide, describe
+from rowvec.domain.retry import Action, Attempts, decide, describe, wished_rest_seconds
 from rowvec.pipeline.due_board import DueBoard
-from rowvec.pipeline.embed import EmbedRoom
+from rowvec.pipeline.embed import Answers, EmbedRoom
 from rowvec.pipeline.prepare import Preparer
 from rowvec.ports import Embedding, ItemQueue, VectorStore
 from rowvec.telemetry import Metrics
 
 SHORTEST_REST_SECONDS: Final = 0.5
 LONGEST_REST_SECONDS: Final = 30.0
+LONGEST_LATENESS: Final = 1.1
 SOURCE_REST_SECONDS: Final = 2.0
 STORE_TRIES: Final = 3
 STORE_PAUSE_SECONDS: Final = 0.05
@@ -74,22 +75,31 @@ class Line:
         Whatever it can't give back (the database is away) goes back by itself at the next heartbeat.
         """
         try:
-            await self._carry(claim, claim.items, {})
+            await self._carry(claim, claim.items, Answers())
         except DatabaseUnavailableError as error:
             log.warning("claim.lost", model=self.model, items=len(claim.items), error=str(error))
 
-    async def _carry(self, claim: Claim, items: Sequence[Item], embeddings: dict[bytes, Embedding]) -> None:
+    async def _carry(self, claim: Claim, items: Sequence[Item], answers: Answers) -> None:
         try:
-            documents = await self._put_off_floods(claim, await self._preparer.prepare(claim.slot, items))
-            if await self._room.embed(claim.slot.lane, documents, embeddings):
-                self._rest_seconds = SHORTEST_REST_SECONDS
-            await self._store_all(claim, documents, embeddings)
+            rejected = await self._bring(claim, items, answers)
         except StatementTimeoutError as error:
-            await self._handle(claim, items, embeddings, error)
+            await self._handle(claim, items, answers, error)
         except DatabaseUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a row or a model raises, its items are accounted for
-            await self._handle(claim, items, embeddings, error)
+            await self._handle(claim, items, answers, error)
+        else:
+            for item, rejection in rejected:
+                await self._handle(claim, [item], answers, rejection)
+
+    async def _bring(self, claim: Claim, items: Sequence[Item], answers: Answers) -> list[tuple[Item, Exception]]:
+        """Bring the vectors of items up to date; return those with a text that the model fails at."""
+        documents = await self._put_off_floods(claim, await self._preparer.prepare(claim.slot, items))
+        if await self._room.embed(claim.slot.lane, documents, answers):
+            self._rest_seconds = SHORTEST_REST_SECONDS
+        rejections = [(document, answers.rejection(document)) for document in documents]
+        await self._store_all(claim, [document for document, error in rejections if error is None], answers.embeddings)
+        return [(document.item, error) for document, error in rejections if error is not None]
 
     async def _put_off_floods(self, claim: Claim, documents: Sequence[Document]) -> list[Document]:
         """Give back as bulk what an owner has brought beyond its share, and return the rest."""
@@ -100,8 +110,12 @@ class Line:
             self._count(claim, "demoted", len(floods))
         return [document for document in documents if not document.floods]
 
-    async def _store_all(self, claim: Claim, documents: Sequence[Document], embeddings: dict[bytes, Embedding]) -> None:
+    async def _store_all(
+        self, claim: Claim, documents: Sequence[Document], embeddings: Mapping[bytes, Embedding]
+    ) -> None:
         """Store; what a writer or the fold holds just now is tried again shortly, then left to the heartbeat."""
+        if not documents:
+            return
         for attempt in range(STORE_TRIES):
             outcome = await self._store.store(claim, self._room.embedder.traits, documents, embeddings)
             self._count(claim, "current", len(outcome.current))
@@ -115,16 +129,14 @@ class Line:
                 await asyncio.sleep(STORE_PAUSE_SECONDS)
         self._count(claim, "refused", len(documents))
 
-    async def _handle(
-        self, claim: Claim, items: Sequence[Item], embeddings: dict[bytes, Embedding], error: Exception
-    ) -> None:
+    async def _handle(self, claim: Claim, items: Sequence[Item], answers: Answers, error: Exception) -> None:
         match decide(error, len(items)):
             case Action.WAIT:
                 await self._wait(claim, items, error)
             case Action.SPLIT:
                 half = len(items) // 2
-                await self._carry(claim, items[:half], embeddings)
-                await self._carry(claim, items[half:], embeddings)
+                await self._carry(claim, items[:half], answers)
+                await self._carry(claim, items[half:], answers)
             case Action.RETRY:
                 delay = self._attempts.delay_seconds(items[0].retry_count, self._chance)
                 await self._fail(claim, items[0], delay, error)
@@ -145,7 +157,14 @@ class Line:
     def _let_rest(self, claim: Claim, error: Exception, why: str) -> None:
         if isinstance(error, SourceUnreadableError):
             self._board.rest_source(claim.slot.content_type, SOURCE_REST_SECONDS, why)
-        elif not isinstance(error, StoppingError) and not self._board.rests_model(self.model):
+        elif isinstance(error, StoppingError):
+            return
+        elif wish := wished_rest_seconds(error):
+            # A little longer each: daemons that were turned away together don't come back together.
+            seconds = wish * self._chance.uniform(1.0, LONGEST_LATENESS)
+            if seconds > self._board.model_rest_seconds(self.model):
+                self._board.rest_model(self.model, seconds, why)
+        elif not self._board.model_rest_seconds(self.model):
             # Requests under way when it fails fail together: that is one outage, however many they are.
             self._board.rest_model(self.model, self._rest_seconds, why)
             self._rest_seconds = min(self._rest_seconds * 2, LONGEST_REST_SECONDS)
