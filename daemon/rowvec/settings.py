@@ -30,7 +30,8 @@ from pydantic_settings import (
 from rowvec.domain.errors import ConfigurationError
 
 _MODEL_VARIABLE: Final = re.compile(
-    r"^ROWVEC_MODEL_(.+)_(PROVIDER|DIMENSIONS|CONCURRENCY|DELAY_SECONDS|URL|API_KEY|TIMEOUT_SECONDS)$"
+    r"^ROWVEC_MODEL_(.+)_(PROVIDER|DIMENSIONS|CONCURRENCY|DELAY_SECONDS|URL|API_KEY|TIMEOUT_SECONDS|REMOTE_NAME"
+    r"|QUERY_PREFIX|PASSAGE_PREFIX)$"
 )
 _MODEL_NAME: Final = re.compile(r"^[a-z][a-z0-9_]{0,39}$")
 _API_KEY: Final = re.compile(r"^[!-~]{1,4096}$")
@@ -39,6 +40,15 @@ _KNOWN_MODELS: Final[Mapping[str, Mapping[str, Any]]] = {
     "bge_m3": {"provider": None, "dimensions": 1024},
 }
 """What is set for these unless somebody says otherwise."""
+_KNOWN_PREFIXES: Final[Mapping[str, Mapping[str, str]]] = {
+    "e5_small": {"query_prefix": "query: ", "passage_prefix": "passage: "},
+}
+"""What these models were trained with, for servers that don't add it themselves."""
+_SERVERS: Final = {"sentence_transformers", "openai", "tei", "ollama"}
+_BARE_SERVERS: Final = _SERVERS - {"sentence_transformers"}
+"""Those that embed a text as it is."""
+_CATALOGUES: Final = {"openai", "ollama"}
+"""Those that are told which of several models is meant."""
 
 
 def _check_url(url: HttpUrl) -> HttpUrl:
@@ -58,6 +68,7 @@ def _check_api_key(key: SecretStr) -> SecretStr:
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 Url = Annotated[HttpUrl, AfterValidator(_check_url)]
 ApiKey = Annotated[SecretStr, AfterValidator(_check_api_key)]
+Prefix = Annotated[str, Field(max_length=1000)]
 
 
 class ModelSettings(BaseModel):
@@ -65,15 +76,20 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    provider: Literal["embedded", "sentence_transformers", "deterministic", "off"] | None = "embedded"
+    provider: Literal["embedded", "sentence_transformers", "openai", "tei", "ollama", "deterministic", "off"] | None = (
+        "embedded"
+    )
     dimensions: Annotated[int, Field(ge=1, le=16000)] = 384
     concurrency: Annotated[int, Field(ge=1, le=64)] = 1
     delay_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.0
     url: Url | None = None
     api_key: ApiKey | None = None
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    remote_name: Annotated[str, Field(max_length=200)] | None = None
+    query_prefix: Prefix | None = None
+    passage_prefix: Prefix | None = None
 
-    @field_validator("url", "api_key", mode="before")
+    @field_validator("url", "api_key", "remote_name", mode="before")
     @classmethod
     def _no_empty_text(cls, value: object) -> object:
         """Take an empty text for none, and leave out the line's end that a file has."""
@@ -205,7 +221,7 @@ def _read_credentials(folder: Path) -> dict[str, str]:
 
 def _read_credential(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8").strip()
+        return file.read_text(encoding="utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"The credential {file.name} can't be read.", f"It is no text: {error}.") from None
 
@@ -217,6 +233,8 @@ def _with_defaults(name: str, given: object) -> object:
     defaults = dict(_KNOWN_MODELS.get(name, {}))
     if str(given.get("url") or "").strip():
         defaults["provider"] = "sentence_transformers"
+    if given.get("provider") in _BARE_SERVERS:
+        defaults |= _KNOWN_PREFIXES.get(name, {})
     return {**defaults, **given}
 
 
@@ -229,10 +247,14 @@ def _problems(name: str, model: ModelSettings) -> Iterator[str]:
         yield f'the embedded provider of "{name}" has 384 dimensions, not {model.dimensions}'
     if model.provider in {"embedded", "deterministic"} and model.url:
         yield f'"{name}" has a server, {variable}_URL, but its provider is {model.provider}: leave one of them out'
-    if model.provider == "sentence_transformers" and not model.url:
+    if model.provider in _SERVERS and not model.url:
         yield f'the provider of "{name}" is a server: set its address, {variable}_URL'
-    if model.provider == "sentence_transformers" and "dimensions" not in model.model_fields_set:
+    if model.provider in _SERVERS and "dimensions" not in model.model_fields_set:
         yield f'how long the vectors of "{name}" are is not known: set {variable}_DIMENSIONS'
+    if model.remote_name and model.provider not in {*_CATALOGUES, "off", None}:
+        yield f'the provider of "{name}", {model.provider}, has no names of models: leave {variable}_REMOTE_NAME out'
+    if (model.query_prefix or model.passage_prefix) and model.provider not in {*_BARE_SERVERS, "off", None}:
+        yield f'the provider of "{name}", {model.provider}, takes no prefixes: leave {variable}_*_PREFIX out'
 
 
 def _variable(place: tuple[int | str, ...]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +13,16 @@ import structlog
 from aiohttp import web
 
 from daemons import GatedEmbedder, eventually, finished, process, running
-from embedding_servers import API_KEY, SentenceTransformersServer, invalid
+from embedding_servers import (
+    API_KEY,
+    REMOTE_NAME,
+    EmbeddingServer,
+    OllamaServer,
+    OpenAIServer,
+    SentenceTransformersServer,
+    TeiServer,
+    invalid,
+)
 from rowvec.models.deterministic import deterministic_embedding
 
 DIMENSIONS = 8
@@ -164,6 +174,69 @@ async def test_a_text_that_breaks_a_server_holds_up_no_other(
 
         await eventually(alone)
         assert await resting(post) == "{}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "provider", "revision"),
+    [
+        (OpenAIServer, "openai", f"openai-1 {REMOTE_NAME}"),
+        (TeiServer, "tei", f"tei-1 {REMOTE_NAME}@0123abcd"),
+        (OllamaServer, "ollama", f"ollama-1 {REMOTE_NAME}"),
+    ],
+)
+async def test_rows_get_the_vectors_of_every_kind_of_server(
+    post: asyncpg.Connection, dsn: str, kind: type[EmbeddingServer], provider: str, revision: str
+) -> None:
+    async with kind(DIMENSIONS).serving() as server:
+        name = {} if provider == "tei" else {"remote_name": REMOTE_NAME}
+        prefixes = {"query_prefix": "query: ", "passage_prefix": "passage: "}
+        first = {"provider": provider, "url": server.url, "api_key": API_KEY, "dimensions": DIMENSIONS}
+        await post.execute("INSERT INTO post (body) SELECT 'Post ' || n FROM generate_series(1, 100) n")
+        await post.execute("UPDATE post SET body = repeat('word ', 600) WHERE id = 37")
+        async with running(dsn, models={"e5_small": {"provider": "off"}, "first": {**first, **name, **prefixes}}):
+
+            async def done() -> bool:
+                return bool(await post.fetchval("SELECT count(*) = 99 FROM rowvec.vector_first"))
+
+            await eventually(done)
+
+            async def failed() -> bool:
+                return bool(
+                    await post.fetchval("SELECT count(*) = 1 FROM rowvec.embedding_queue WHERE status = 'failed'")
+                )
+
+            await eventually(failed)
+    rows = await post.fetch("SELECT chunk_text, provider_revision, prefix, embedding::real[] FROM rowvec.vector_first")
+    for text, marked, prefix, embedding in rows:
+        assert (marked, prefix) == (revision, "passage: ")
+        assert embedding == list(deterministic_embedding(f"passage: {text}", DIMENSIONS))
+    row = await post.fetchrow("SELECT content_id, error_message FROM rowvec.embedding_queue WHERE status = 'failed'")
+    assert row is not None
+    assert tuple(row) == ("37", "The text is too long for the model.")
+
+
+async def test_a_server_that_asks_for_a_pause_gets_it(
+    post: asyncpg.Connection, dsn: str, service: SentenceTransformersServer
+) -> None:
+    asked: list[float] = []
+
+    async def busy(_: web.Request) -> web.Response:
+        asked.append(time.monotonic())
+        return web.Response(status=429, headers={"Retry-After": "2"})
+
+    service.instead = busy
+    async with running(dsn, models=models(service)):
+        await post.execute("INSERT INTO post (body) SELECT 'Post ' || n FROM generate_series(1, 50) n")
+
+        async def twice() -> bool:
+            return len(asked) >= 2
+
+        await eventually(twice)
+        assert "It asks for a pause of 2 s." in await resting(post)
+        service.instead = None
+        await eventually(lambda: finished(post))
+    assert asked[1] - asked[0] >= 2.0
+    assert await post.fetchval("SELECT count(*) FROM rowvec.vector_first") == 50
 
 
 async def test_after_a_change_of_provider_pause_and_resume_embed_all_rows_anew(

@@ -263,6 +263,9 @@ def test_a_wrong_type_in_the_file_is_refused_by_name(write_config: Path) -> None
         ("API_KEY", f"{SECRET} {SECRET}"),
         ("API_KEY", f"{SECRET}ä"),
         ("API_KEY", SECRET * 300),
+        ("REMOTE_NAME", SECRET * 20),
+        ("QUERY_PREFIX", SECRET * 60),
+        ("PASSAGE_PREFIX", SECRET * 60),
     ],
 )
 def test_a_wrong_model_variable_is_refused_by_model_and_field(
@@ -410,9 +413,65 @@ def test_a_blank_address_is_none(write_config: Path) -> None:
     assert load_settings().models["bge_m3"] == ModelSettings(provider=None, dimensions=1024)
 
 
-def test_a_server_without_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ROWVEC_MODEL_BGE_M3_PROVIDER", "sentence_transformers")
+SERVERS = ["sentence_transformers", "openai", "tei", "ollama"]
+
+
+@pytest.mark.parametrize("provider", SERVERS)
+def test_a_server_without_address_is_refused(monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
+    monkeypatch.setenv("ROWVEC_MODEL_BGE_M3_PROVIDER", provider)
     assert "ROWVEC_MODEL_BGE_M3_URL" in refusal()
+
+
+@pytest.mark.parametrize("provider", SERVERS)
+def test_a_server_of_a_known_model_needs_its_address_alone(monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
+    monkeypatch.setenv("ROWVEC_MODEL_BGE_M3_PROVIDER", provider)
+    monkeypatch.setenv("ROWVEC_MODEL_BGE_M3_URL", "http://models:8080")
+    found = load_settings().active_models["bge_m3"]
+    assert (found.provider, found.dimensions) == (provider, 1024)
+    assert (found.remote_name, found.query_prefix, found.passage_prefix) == (None, None, None)
+
+
+@pytest.mark.parametrize("provider", ["openai", "ollama"])
+def test_the_name_of_a_model_at_its_server(monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
+    monkeypatch.setenv("ROWVEC_MODEL_BGE_M3_PROVIDER", provider)
+    monkeypatch.setenv("ROWVEC_MODEL_BGE_M3_URL", "http://models:8080")
+    monkeypatch.setenv("ROWVEC_MODEL_BGE_M3_REMOTE_NAME", "BAAI/bge-m3")
+    assert load_settings().active_models["bge_m3"].remote_name == "BAAI/bge-m3"
+
+
+@pytest.mark.parametrize("provider", ["sentence_transformers", "tei", "deterministic"])
+def test_a_name_that_nobody_asks_for_is_refused(monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
+    monkeypatch.setenv("ROWVEC_MODEL_BGE_M3_PROVIDER", provider)
+    monkeypatch.setenv("ROWVEC_MODEL_BGE_M3_REMOTE_NAME", "BAAI/bge-m3")
+    assert "ROWVEC_MODEL_BGE_M3_REMOTE_NAME" in refusal()
+
+
+@pytest.mark.parametrize("provider", ["openai", "tei", "ollama"])
+def test_e5_has_its_prefixes_where_a_server_adds_none(
+    monkeypatch: pytest.MonkeyPatch, write_config: Path, provider: str
+) -> None:
+    write_config.write_text(f'[models.e5_small]\nurl = "http://models:8080"\nprovider = "{provider}"\n')
+    e5 = load_settings().active_models["e5_small"]
+    assert (e5.query_prefix, e5.passage_prefix) == ("query: ", "passage: ")
+    monkeypatch.setenv("ROWVEC_MODEL_E5_SMALL_QUERY_PREFIX", "question: ")
+    e5 = load_settings().active_models["e5_small"]
+    assert (e5.query_prefix, e5.passage_prefix) == ("question: ", "passage: ")
+
+
+def test_a_prefix_keeps_its_spaces(credentials: Path, write_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_config.write_text('[models.first]\nurl = "http://models:8080"\nprovider = "tei"\ndimensions = 8\n')
+    monkeypatch.setenv("ROWVEC_MODEL_FIRST_QUERY_PREFIX", " query: ")
+    (credentials / "ROWVEC_MODEL_FIRST_PASSAGE_PREFIX").write_text("passage: \n")
+    first = load_settings().active_models["first"]
+    assert (first.query_prefix, first.passage_prefix) == (" query: ", "passage: ")
+
+
+@pytest.mark.parametrize("provider", ["embedded", "sentence_transformers", "deterministic"])
+@pytest.mark.parametrize("what", ["QUERY_PREFIX", "PASSAGE_PREFIX"])
+def test_a_prefix_that_nobody_adds_is_refused(monkeypatch: pytest.MonkeyPatch, provider: str, what: str) -> None:
+    monkeypatch.setenv("ROWVEC_MODEL_E5_SMALL_PROVIDER", provider)
+    monkeypatch.setenv(f"ROWVEC_MODEL_E5_SMALL_{what}", "query: ")
+    assert "ROWVEC_MODEL_E5_SMALL_*_PREFIX" in refusal()
 
 
 @pytest.mark.parametrize("provider", ["embedded", "deterministic"])

@@ -1,0 +1,29 @@
+"""A model behind Ollama."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from rowvec.domain.items import EmbedderTraits
+from rowvec.models.server_embedder import ServedModel, ServerEmbedder, list_in
+
+REQUEST_TEXTS: Final = 32
+"""It embeds them one by one."""
+
+
+class OllamaEmbedder(ServerEmbedder):
+    """Vectors from `POST /api/embed {model, input, truncate: false}` -> `{embeddings}`.
+
+    Without `truncate: false` it cuts texts that are too long for the model, and says nothing.
+
+    Args:
+        model: as it is set.
+    """
+
+    def __init__(self, model: ServedModel) -> None:
+        super().__init__(model, EmbedderTraits(f"ollama-1 {model.remote_name}", model.passage_prefix), REQUEST_TEXTS)
+
+    async def _ask_passages(self, texts: Sequence[str]) -> Sequence[object]:
+        body = {"model": self._model.remote_name, "input": list(texts), "truncate": False}
+        return list_in(await self._post("/api/embed", body, texts), "embeddings")

@@ -1,0 +1,84 @@
+"""A model behind the HTTP of OpenAI's embeddings, as vLLM, infinity, llama.cpp and LM Studio speak it too."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import sys
+from array import array
+from collections.abc import Sequence
+from typing import Any, Final
+
+from rowvec.domain.errors import ModelMisbehavedError, TextRejectedError
+from rowvec.domain.items import EmbedderTraits
+from rowvec.models.server_embedder import ServedModel, ServerEmbedder, list_in
+from rowvec.ports import Embedding
+
+REQUEST_TEXTS: Final = 64
+"""OpenAI takes 2,048. But an urgent text would wait long for such a request to a server on a laptop."""
+SHORTENED: Final = "text-embedding-3-"
+"""The models whose vectors have the length that is asked for; others refuse to be asked."""
+
+
+class OpenAIEmbedder(ServerEmbedder):
+    """Vectors from `POST /embeddings {model, input, encoding_format}` -> `{data: [{index, embedding}]}`.
+
+    The address has the version in it, as OpenAI's clients have it: `https://api.openai.com/v1`. Vectors are asked for
+    in base64, a fourth of their size as numbers; servers that take no notice answer with numbers, and one that
+    refuses is not asked so again.
+
+    Args:
+        model: as it is set.
+    """
+
+    def __init__(self, model: ServedModel) -> None:
+        super().__init__(model, EmbedderTraits(f"openai-1 {model.remote_name}", model.passage_prefix), REQUEST_TEXTS)
+        self._takes_base64: bool | None = None
+
+    async def _ask_passages(self, texts: Sequence[str]) -> Sequence[object]:
+        if self._takes_base64 is False:
+            return await self._request(texts, {})
+        try:
+            rows = await self._request(texts, {"encoding_format": "base64"})
+        except TextRejectedError:
+            if self._takes_base64:
+                raise
+            # It has never answered: what it refuses may be the format.
+            rows = await self._request(texts, {})
+            self._takes_base64 = False
+        else:
+            self._takes_base64 = True
+        return rows
+
+    async def _request(self, texts: Sequence[str], encoding: dict[str, str]) -> list[object]:
+        body: dict[str, object] = {"model": self._model.remote_name, "input": list(texts), **encoding}
+        if self._model.remote_name.startswith(SHORTENED):
+            body["dimensions"] = self.dimensions
+        return _in_order(list_in(await self._post("/embeddings", body, texts), "data"))
+
+
+def _in_order(data: list[Any]) -> list[object]:
+    """Return the vectors by their index; where none has one, as they come."""
+    if not all(isinstance(one, dict) for one in data):
+        raise ModelMisbehavedError("The model server's answer has another form.", 'Its "data" are no objects.')
+    places = [one.get("index") for one in data]
+    if any(place is not None for place in places):
+        if not all(isinstance(place, int) for place in places) or sorted(places) != list(range(len(data))):
+            raise ModelMisbehavedError(
+                "The model answered with vectors that belong to no text.", 'Their "index" are not 0, 1, 2 and so on.'
+            )
+        data = sorted(data, key=lambda one: one["index"])
+    return [_decoded(one.get("embedding")) for one in data]
+
+
+def _decoded(embedding: object) -> object:
+    """Return 32-bit floats, little end first, out of base64; anything else as it is."""
+    if not isinstance(embedding, str):
+        return embedding
+    try:
+        vector: Embedding = array("f", base64.b64decode(embedding, validate=True))
+    except (binascii.Error, ValueError):
+        raise ModelMisbehavedError("The model server's answer has another form.", "A vector is no base64.") from None
+    if sys.byteorder == "big":
+        vector.byteswap()
+    return vector
