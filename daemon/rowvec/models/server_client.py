@@ -21,6 +21,7 @@ KEEP_ALIVE_SECONDS: Final = 4.0
 PIECE_BYTES: Final = 65536
 WORDS: Final = 200
 NO_TEXTS: Final[Collection[str]] = ()
+NO_SUCH_MODEL: Final = re.compile(r"\bmodel\b.*\b(?:not found|not exist|unknown)\b", re.IGNORECASE)
 MOST_NESTED: Final = 10
 UNSAID: Final = "[...]"
 
@@ -133,7 +134,7 @@ class ServerClient:
                 message, hint = "The model server refuses the API key", f"Correct {self.variable}_API_KEY."
             case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
                 message, hint = "The model server wants an API key", f"Set {self.variable}_API_KEY."
-            case HTTPStatus.NOT_FOUND if "model" in words.lower():
+            case HTTPStatus.NOT_FOUND if NO_SUCH_MODEL.search(words):
                 message = "The model server does not know the model"
                 hint = f"{words} Set {self.variable}_REMOTE_NAME to its name there."
             case HTTPStatus.NOT_FOUND | HTTPStatus.METHOD_NOT_ALLOWED:
