@@ -8,6 +8,7 @@ import asyncpg
 
 from daemons import GatedEmbedder, eventually, finished, is_ready, running, waiting
 from rowvec.domain.errors import ModelUnavailableError
+from rowvec.pipeline.embed import HARMLESS
 
 
 async def texts(session: asyncpg.Connection, model: str = "first") -> list[str]:
@@ -149,7 +150,8 @@ async def test_one_poison_text_fails_alone(post: asyncpg.Connection, dsn: str) -
     )
     assert [tuple(row) for row in failed] == [("137", "failed", "The model refuses this text.", "It is poison.")]
     assert len(await texts(post)) == 299
-    assert len(embedder.texts) == len(set(embedder.texts))
+    sent = [text for text in embedder.texts if text != HARMLESS]
+    assert len(sent) == len(set(sent)) == 299
 
 
 async def test_models_are_independent(post: asyncpg.Connection, dsn: str) -> None:

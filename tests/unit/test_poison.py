@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rowvec.domain.errors import ModelUnavailableError, TextRejectedError
+from rowvec.domain.errors import ModelMisbehavedError, ModelUnavailableError, TextRejectedError
 from rowvec.pipeline.poison import PoisonSearch
 
 NO = TextRejectedError("No.")
@@ -105,3 +105,32 @@ async def test_an_outage_comes_as_it_is() -> None:
     with pytest.raises(ModelUnavailableError) as caught:
         await PoisonSearch(ask, prove).run(texts(8))
     assert caught.value is AWAY
+
+
+async def test_a_bad_moment_of_the_model_is_not_the_only_texts_fault() -> None:
+    """It was broken when the text came, and not any more when it was asked for another."""
+    failures = [ModelMisbehavedError("CUDA error.")]
+    model = Model(())
+
+    async def ask(hashes: Sequence[bytes]) -> None:
+        if failures:
+            raise failures.pop()
+        await model.ask(hashes)
+
+    assert await PoisonSearch(ask, model.prove).run(texts(1)) == {}
+    assert model.embedded == texts(1)
+
+
+async def test_a_single_text_that_fails_on_both_sides_of_an_answer_is_at_fault() -> None:
+    error = ModelMisbehavedError("CUDA error.")
+    asked: list[str] = []
+
+    async def ask(_: Sequence[bytes]) -> None:
+        asked.append("text")
+        raise error
+
+    async def prove() -> None:
+        asked.append("harmless")
+
+    assert await PoisonSearch(ask, prove).run(texts(1)) == {texts(1)[0]: error}
+    assert asked == ["text", "harmless", "text"]

@@ -30,15 +30,24 @@ class PoisonSearch:
         Raises:
             Exception: the model as a whole is at fault.
         """
-        if error := await self._try(hashes):
+        error = await self._try(hashes)
+        if error and len(hashes) == 1 and decide(error, 1) is Action.RETRY:
+            # It may have been a bad moment of the model, which is over. A second failure after an answer is the text's.
+            await self._be_sure()
+            error = await self._try(hashes)
+            self._proven = True
+        if error:
             await self._part(hashes, error)
         return self._blamed
 
-    async def _part(self, hashes: Sequence[bytes], error: Exception) -> None:
-        """Find what is at fault among hashes that failed together with an error."""
+    async def _be_sure(self) -> None:
         if not self._proven:
             await self._prove()
             self._proven = True
+
+    async def _part(self, hashes: Sequence[bytes], error: Exception) -> None:
+        """Find what is at fault among hashes that failed together with an error."""
+        await self._be_sure()
         if len(hashes) == 1:
             self._blamed[hashes[0]] = error
             return
