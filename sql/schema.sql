@@ -25,7 +25,7 @@ BEGIN
     RETURN true;
 END $$;
 
-CREATE FUNCTION rowvec.add_model(name text, dimensions integer, active boolean DEFAULT true) RETURNS void
+CREATE FUNCTION rowvec.add_model(name text, dimensions integer, active boolean DEFAULT true, distance text DEFAULT 'cosine'::text, storage text DEFAULT 'vector'::text, window_tokens integer DEFAULT NULL::integer, served jsonb DEFAULT NULL::jsonb) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
@@ -34,10 +34,12 @@ DECLARE
 BEGIN
     -- At once what activating needs: two that had a lesser lock would wait for each other.
     LOCK TABLE rowvec.model IN SHARE ROW EXCLUSIVE MODE;
-    INSERT INTO rowvec.model (name, dimensions, active) VALUES (name, dimensions, false);
+    PERFORM rowvec.check_model(name, dimensions, distance, storage);
+    INSERT INTO rowvec.model (name, dimensions, active, distance, storage, window_tokens, served)
+    VALUES (name, dimensions, false, distance, storage, window_tokens, served);
     -- Room for one more version of each row in its page: a chunk that only moves is then a HOT update.
-    EXECUTE format('CREATE TABLE rowvec.%I (embedding vector(%s) NOT NULL) INHERITS (rowvec.vector) '
-                   'WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05)', vectors, dimensions);
+    EXECUTE format('CREATE TABLE rowvec.%I (embedding %s(%s) NOT NULL) INHERITS (rowvec.vector) '
+                   'WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05)', vectors, storage, dimensions);
     -- Not the chunk_index: it moves with every paragraph put in before.
     EXECUTE format('ALTER TABLE rowvec.%I ADD PRIMARY KEY (content_type, content_id, chunk_hash, repeat)', vectors);
     EXECUTE format('CREATE INDEX ON rowvec.%I (chunk_hash)', vectors);
@@ -338,6 +340,30 @@ BEGIN
             USING ERRCODE = 'RV001', HINT = 'Keys can be integers, uuid, text, varchar and enums.';
     END IF;
 END $$;
+
+CREATE FUNCTION rowvec.check_model(name text, dimensions integer, distance text, storage text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+BEGIN
+    IF (name ~ '^[a-z][a-z0-9_]{0,39}$') IS NOT TRUE THEN
+        RAISE EXCEPTION '"%" is no name for a model: small letters, digits and _, at most 40.', name USING ERRCODE = 'RV001';
+    END IF;
+    IF EXISTS (SELECT FROM rowvec.model m WHERE m.name = check_model.name) THEN
+        RAISE EXCEPTION 'There is a model "%" already.', name
+            USING ERRCODE = 'RV001', HINT = 'Give the new one another name: searches go on with the old one meanwhile.';
+    END IF;
+    IF (dimensions BETWEEN 1 AND 16000) IS NOT TRUE THEN
+        RAISE EXCEPTION 'A model has 1 to 16,000 dimensions, not %.', dimensions USING ERRCODE = 'RV001';
+    END IF;
+    IF (distance IN ('cosine', 'l2', 'ip')) IS NOT TRUE THEN
+        RAISE EXCEPTION 'There is no distance "%".', distance USING ERRCODE = 'RV001', HINT = 'There are cosine, l2 and ip.';
+    END IF;
+    IF (storage IN ('vector', 'halfvec')) IS NOT TRUE THEN
+        RAISE EXCEPTION 'Vectors can''t be stored as "%".', storage
+            USING ERRCODE = 'RV001', HINT = 'As vector, with 32 bits a dimension, or as halfvec, with 16.';
+    END IF;
+END $_$;
 
 CREATE FUNCTION rowvec.check_names(relation regclass, trigger_name text, function_name text) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -788,6 +814,33 @@ CREATE FUNCTION rowvec.differs(relation regclass, numbers smallint[]) RETURNS te
     WHERE number IS NOT NULL
 $_$;
 
+CREATE FUNCTION rowvec.drop_model(name text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    others text;
+BEGIN
+    -- The fold is kept out, or it could make items for the model after we have looked.
+    PERFORM pg_advisory_xact_lock(1919907702, 1);
+    LOCK TABLE rowvec.model IN SHARE ROW EXCLUSIVE MODE;
+    IF NOT EXISTS (SELECT FROM rowvec.model m WHERE m.name = drop_model.name) THEN
+        RAISE EXCEPTION 'There is no model "%".', name USING ERRCODE = 'RV001', HINT = 'See `rowvec model list`.';
+    END IF;
+    SELECT string_agg(m.name, ', ' ORDER BY m.name) INTO others FROM rowvec.model m
+    WHERE m.active AND m.name <> drop_model.name AND EXISTS (
+        SELECT FROM rowvec.model d WHERE d.name = drop_model.name AND d.is_default);
+    IF others IS NOT NULL THEN
+        RAISE EXCEPTION 'The model "%" is the one that is searched.', name
+            USING ERRCODE = 'RV001', HINT = format('Promote another first: %s.', others);
+    END IF;
+    DELETE FROM rowvec.embedding_queue q WHERE q.model = drop_model.name;
+    DELETE FROM rowvec.change c WHERE c.model = drop_model.name;
+    DELETE FROM rowvec.model m WHERE m.name = drop_model.name;
+    EXECUTE format('DROP TABLE rowvec.%I', 'vector_' || name);
+    PERFORM pg_notify('rowvec', '');
+END $$;
+
 CREATE FUNCTION rowvec.enqueue(content_type text, content_id text, priority integer DEFAULT NULL::integer, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1100,6 +1153,22 @@ CREATE FUNCTION rowvec.missing_triggers(watched rowvec.source) RETURNS SETOF tex
     ORDER BY 1
 $$;
 
+CREATE FUNCTION rowvec.model_gaps(name text) RETURNS TABLE(content_type text, backfilled boolean, missing bigint, failed bigint)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT s.content_type, coalesce(b.done, false),
+           (SELECT count(*) FROM rowvec.change c WHERE c.content_type = s.content_type AND c.model = model_gaps.name)
+           + (SELECT count(*) FROM rowvec.embedding_queue q
+              WHERE q.content_type = s.content_type AND q.model = model_gaps.name AND q.status <> 'failed'
+                AND q.lane = 'bulk' AND q.created_at <= coalesce(b.updated_at, 'infinity')),
+           (SELECT count(*) FROM rowvec.embedding_queue q
+            WHERE q.content_type = s.content_type AND q.model = model_gaps.name AND q.status = 'failed')
+    FROM rowvec.source s
+    LEFT JOIN rowvec.backfill b ON b.content_type = s.content_type AND b.model = model_gaps.name
+    WHERE s.paused_at IS NULL
+$$;
+
 CREATE FUNCTION rowvec.on_delete_document() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1188,6 +1257,36 @@ BEGIN
     UPDATE rowvec.source s SET paused_at = now(), updated_at = now(), condition = watched.condition
     WHERE s.content_type = pause.content_type;
     PERFORM rowvec.detach(watched);
+    RETURN true;
+END $$;
+
+CREATE FUNCTION rowvec.promote_model(name text) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    chosen rowvec.model;
+    gap record;
+BEGIN
+    LOCK TABLE rowvec.model IN SHARE ROW EXCLUSIVE MODE;
+    SELECT * INTO chosen FROM rowvec.model m WHERE m.name = promote_model.name;
+    IF chosen.name IS NULL THEN
+        RAISE EXCEPTION 'There is no model "%".', name USING ERRCODE = 'RV001', HINT = 'See `rowvec model list`.';
+    END IF;
+    IF NOT chosen.active THEN
+        RAISE EXCEPTION 'The model "%" is inactive: its vectors are not kept up to date.', name USING ERRCODE = 'RV001';
+    END IF;
+    SELECT * INTO gap FROM rowvec.model_gaps(name) g WHERE NOT g.backfilled OR g.missing > 0 ORDER BY g.content_type LIMIT 1;
+    IF gap.content_type IS NOT NULL THEN
+        RAISE EXCEPTION 'The model "%" is not complete: of "%", % rows wait%.', name, gap.content_type, gap.missing,
+            CASE WHEN gap.backfilled THEN '' ELSE ' and others are still to be queued' END
+            USING ERRCODE = 'RV001', HINT = 'Searches would miss them. `rowvec backfill` shows how far it is.';
+    END IF;
+    IF chosen.is_default THEN
+        RETURN false;
+    END IF;
+    UPDATE rowvec.model m SET is_default = false WHERE m.is_default;
+    UPDATE rowvec.model m SET is_default = true WHERE m.name = promote_model.name;
     RETURN true;
 END $$;
 
@@ -1812,9 +1911,25 @@ CREATE TABLE rowvec.model (
     active boolean DEFAULT true NOT NULL,
     is_default boolean DEFAULT false NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    distance text DEFAULT 'cosine'::text NOT NULL,
+    storage text DEFAULT 'vector'::text NOT NULL,
+    window_tokens integer,
+    served jsonb,
     CONSTRAINT model_dimensions_check CHECK (((dimensions >= 1) AND (dimensions <= 16000))),
-    CONSTRAINT model_name_check CHECK ((name ~ '^[a-z][a-z0-9_]{0,39}$'::text))
+    CONSTRAINT model_distance_check CHECK ((distance = ANY (ARRAY['cosine'::text, 'l2'::text, 'ip'::text]))),
+    CONSTRAINT model_name_check CHECK ((name ~ '^[a-z][a-z0-9_]{0,39}$'::text)),
+    CONSTRAINT model_served_check CHECK (((jsonb_typeof(served) = 'object'::text) AND (NOT (served ? 'api_key'::text)))),
+    CONSTRAINT model_storage_check CHECK ((storage = ANY (ARRAY['vector'::text, 'halfvec'::text]))),
+    CONSTRAINT model_window_tokens_check CHECK ((window_tokens >= 1))
 );
+
+COMMENT ON COLUMN rowvec.model.distance IS 'By which its vectors are compared.';
+
+COMMENT ON COLUMN rowvec.model.storage IS 'The type of its vectors: halfvec has 16 bits a dimension, vector 32.';
+
+COMMENT ON COLUMN rowvec.model.window_tokens IS 'The longest text that it takes whole; NULL: nobody has said.';
+
+COMMENT ON COLUMN rowvec.model.served IS 'How daemons reach it that have no settings of their own for it: provider, url and the like, never a key. NULL: they must have them.';
 
 CREATE VIEW rowvec.rows_document AS
  SELECT content_type AS key_1,
@@ -1911,7 +2026,7 @@ ALTER TABLE ONLY rowvec.backfill
 
 REVOKE ALL ON FUNCTION rowvec.activate_model(name text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowvec.add_model(name text, dimensions integer, active boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowvec.add_model(name text, dimensions integer, active boolean, distance text, storage text, window_tokens integer, served jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.affected_rows(old rowvec.source, new rowvec.source) FROM PUBLIC;
 
@@ -1934,6 +2049,8 @@ REVOKE ALL ON FUNCTION rowvec.check_columns(watched rowvec.source) FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowvec.check_expression(relation regclass, expression text, what text, index_form text, OUT written text, OUT type regtype, OUT virtual text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.check_key_column(relation regclass, number smallint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.check_model(name text, dimensions integer, distance text, storage text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.check_names(relation regclass, trigger_name text, function_name text) FROM PUBLIC;
 
@@ -1979,6 +2096,8 @@ REVOKE ALL ON FUNCTION rowvec.detach(watched rowvec.source) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.differs(relation regclass, numbers smallint[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowvec.drop_model(name text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowvec.enqueue(content_type text, content_id text, priority integer, at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.enqueue_text(content_type text, content_id text, text text, priority integer, content_hash text) FROM PUBLIC;
@@ -2015,6 +2134,8 @@ REVOKE ALL ON FUNCTION rowvec.missing_rights(role name) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.missing_triggers(watched rowvec.source) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowvec.model_gaps(name text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowvec.on_delete_document() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.on_insert_document() FROM PUBLIC;
@@ -2028,6 +2149,8 @@ REVOKE ALL ON FUNCTION rowvec.on_update_document() FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowvec.over_row(relation regclass, expression text, alias text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.pause(content_type text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.promote_model(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.read_dependency(wanted rowvec.source, asked jsonb) FROM PUBLIC;
 

@@ -1,2 +1,2 @@
 -- The registered models.
-SELECT name, dimensions, active, is_default FROM rowvec.model ORDER BY name
+SELECT name, dimensions, active, is_default, distance, storage, window_tokens, served FROM rowvec.model ORDER BY name
