@@ -12,10 +12,10 @@ demo: $(VENV)/.demo ## Start everything with embedded defaults and show it at wo
 test: test-18 test-16 ## All tests on Postgres 18, those that meet the database on 16 too
 
 test-18: $(VENV)/.dev
-	ROWVEC_TEST_POSTGRES=18 $(BIN)/pytest -n 2 $(ARGS)
+	ROWVEC_TEST_POSTGRES=18 $(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 test-16: $(VENV)/.dev
-	ROWVEC_TEST_POSTGRES=16 $(BIN)/pytest -n 2 tests/sql tests/integration -k "not test_embedded" $(ARGS)
+	ROWVEC_TEST_POSTGRES=16 $(BIN)/pytest -n 2 --dist loadgroup tests/sql tests/integration -k "not test_embedded" $(ARGS)
 
 chaos: $(VENV)/.dev ## Faults of daemons, connections and models for five minutes; then every row must have its vectors
 	ROWVEC_CHAOS_SECONDS=300 $(BIN)/pytest -m chaos -s $(ARGS)

@@ -23,7 +23,8 @@ from rowvec.embedded import EmbeddedPostgres
 from rowvec.postgres.administration import migrate_database
 from rowvec.postgres.presets import install_preset, load_preset
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
+# One worker runs them all, or each would pay for a demo of its own.
+pytestmark = [pytest.mark.model, pytest.mark.timeout(300), pytest.mark.xdist_group("demo")]
 
 Figures: TypeAlias = dict[str, Any]
 
