@@ -31,12 +31,16 @@ CREATE FUNCTION rowvec.add_model(name text, dimensions integer, active boolean D
     AS $$
 DECLARE
     vectors text := 'vector_' || name;
+    wanted rowvec.model;
 BEGIN
     -- At once what activating needs: two that had a lesser lock would wait for each other.
     LOCK TABLE rowvec.model IN SHARE ROW EXCLUSIVE MODE;
-    PERFORM rowvec.check_model(name, dimensions, distance, storage);
-    INSERT INTO rowvec.model (name, dimensions, active, distance, storage, window_tokens, served)
-    VALUES (name, dimensions, false, distance, storage, window_tokens, served);
+    wanted := (name, dimensions, false, false, now(), distance, storage, window_tokens, served);
+    PERFORM rowvec.check_model(wanted);
+    -- Not where a daemon's start activates it: by then there are rows that only it can embed.
+    PERFORM rowvec.check_window(s, wanted) FROM rowvec.source s
+    WHERE add_model.active AND s.chunking <> 'none' ORDER BY s.chunk_characters DESC LIMIT 1;
+    INSERT INTO rowvec.model SELECT wanted.*;
     -- Room for one more version of each row in its page: a chunk that only moves is then a HOT update.
     EXECUTE format('CREATE TABLE rowvec.%I (embedding %s(%s) NOT NULL) INHERITS (rowvec.vector) '
                    'WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05)', vectors, storage, dimensions);
@@ -44,7 +48,7 @@ BEGIN
     EXECUTE format('ALTER TABLE rowvec.%I ADD PRIMARY KEY (content_type, content_id, chunk_hash, repeat)', vectors);
     EXECUTE format('CREATE INDEX ON rowvec.%I (chunk_hash)', vectors);
     PERFORM rowvec.grant_daemon_rights(role) FROM rowvec.daemon_roles() AS role;
-    PERFORM rowvec.activate_model(name) WHERE active;
+    PERFORM rowvec.activate_model(name) WHERE add_model.active;
 END $$;
 
 CREATE TABLE rowvec.source (
@@ -280,6 +284,33 @@ BEGIN
     END IF;
 END $$;
 
+CREATE FUNCTION rowvec.check_complete(name text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    gaps text;
+    hint text;
+BEGIN
+    IF rowvec.model_table(name) IS NULL THEN
+        RAISE EXCEPTION 'The table of the model "%" is gone.', name
+            USING ERRCODE = 'RV001', HINT = 'Drop the model and add it again.';
+    END IF;
+    SELECT string_agg(format('of "%s" %s', g.content_type, CASE
+                          WHEN g.backfilled OR g.paused THEN g.missing || ' rows'
+                          WHEN g.missing = 0 THEN 'rows that are still to be queued'
+                          ELSE g.missing || ' rows and those that are still to be queued' END), ', ' ORDER BY g.content_type),
+           CASE WHEN bool_or(g.paused) THEN format('Paused sources are not filled (%s): resume or unwatch them.',
+                                                   string_agg(g.content_type, ', ' ORDER BY g.content_type) FILTER (WHERE g.paused))
+                WHEN bool_or(g.stopped AND NOT g.backfilled) THEN 'Its backfill was stopped: `rowvec backfill` goes on with it.'
+                ELSE 'Searches would miss them. `rowvec backfill` shows how far it is.' END
+    INTO gaps, hint
+    FROM rowvec.model_gaps(name) g WHERE NOT g.backfilled OR g.missing > 0;
+    IF gaps IS NOT NULL THEN
+        RAISE EXCEPTION 'The model "%" is not complete, it lacks %.', name, gaps USING ERRCODE = 'RV001', HINT = hint;
+    END IF;
+END $$;
+
 CREATE FUNCTION rowvec.check_expression(relation regclass, expression text, what text, index_form text, OUT written text, OUT type regtype, OUT virtual text) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -341,27 +372,62 @@ BEGIN
     END IF;
 END $$;
 
-CREATE FUNCTION rowvec.check_model(name text, dimensions integer, distance text, storage text) RETURNS void
+CREATE TABLE rowvec.model (
+    name text NOT NULL,
+    dimensions integer NOT NULL,
+    active boolean DEFAULT true NOT NULL,
+    is_default boolean DEFAULT false NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    distance text DEFAULT 'cosine'::text NOT NULL,
+    storage text DEFAULT 'vector'::text NOT NULL,
+    window_tokens integer,
+    served jsonb,
+    CONSTRAINT model_dimensions_check CHECK (((dimensions >= 1) AND (dimensions <= 16000))),
+    CONSTRAINT model_distance_check CHECK ((distance = ANY (ARRAY['cosine'::text, 'l2'::text, 'ip'::text]))),
+    CONSTRAINT model_name_check CHECK ((name ~ '^[a-z][a-z0-9_]{0,39}$'::text)),
+    CONSTRAINT model_served_check CHECK (((jsonb_typeof(served) = 'object'::text) AND (NOT (served ? 'api_key'::text)))),
+    CONSTRAINT model_storage_check CHECK ((storage = ANY (ARRAY['vector'::text, 'halfvec'::text]))),
+    CONSTRAINT model_window_tokens_check CHECK ((window_tokens >= 1))
+);
+
+COMMENT ON COLUMN rowvec.model.distance IS 'By which its vectors are compared.';
+
+COMMENT ON COLUMN rowvec.model.storage IS 'The type of its vectors: halfvec has 16 bits a dimension, vector 32.';
+
+COMMENT ON COLUMN rowvec.model.window_tokens IS 'The longest text that it takes whole; NULL: nobody has said.';
+
+COMMENT ON COLUMN rowvec.model.served IS 'How daemons reach it that have no settings of their own for it: provider, url and the like, never a key. NULL: they must have them.';
+
+CREATE FUNCTION rowvec.check_model(wanted rowvec.model) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 BEGIN
-    IF (name ~ '^[a-z][a-z0-9_]{0,39}$') IS NOT TRUE THEN
-        RAISE EXCEPTION '"%" is no name for a model: small letters, digits and _, at most 40.', name USING ERRCODE = 'RV001';
+    IF (wanted.name ~ '^[a-z][a-z0-9_]{0,39}$') IS NOT TRUE THEN
+        RAISE EXCEPTION '"%" is no name for a model.', wanted.name
+            USING ERRCODE = 'RV001', HINT = 'A small letter, then small letters, digits and _: at most 40 in all.';
     END IF;
-    IF EXISTS (SELECT FROM rowvec.model m WHERE m.name = check_model.name) THEN
-        RAISE EXCEPTION 'There is a model "%" already.', name
+    IF EXISTS (SELECT FROM rowvec.model m WHERE m.name = wanted.name) THEN
+        RAISE EXCEPTION 'There is a model "%" already.', wanted.name
             USING ERRCODE = 'RV001', HINT = 'Give the new one another name: searches go on with the old one meanwhile.';
     END IF;
-    IF (dimensions BETWEEN 1 AND 16000) IS NOT TRUE THEN
-        RAISE EXCEPTION 'A model has 1 to 16,000 dimensions, not %.', dimensions USING ERRCODE = 'RV001';
+    IF rowvec.model_table(wanted.name) IS NOT NULL THEN
+        RAISE EXCEPTION 'There is a table % already, of no model.', rowvec.model_table(wanted.name)
+            USING ERRCODE = 'RV001', HINT = 'Drop it, or give the model another name.';
     END IF;
-    IF (distance IN ('cosine', 'l2', 'ip')) IS NOT TRUE THEN
-        RAISE EXCEPTION 'There is no distance "%".', distance USING ERRCODE = 'RV001', HINT = 'There are cosine, l2 and ip.';
+    IF (wanted.dimensions BETWEEN 1 AND 16000) IS NOT TRUE THEN
+        RAISE EXCEPTION 'A model has 1 to 16,000 dimensions, not %.', wanted.dimensions USING ERRCODE = 'RV001';
     END IF;
-    IF (storage IN ('vector', 'halfvec')) IS NOT TRUE THEN
-        RAISE EXCEPTION 'Vectors can''t be stored as "%".', storage
+    IF (wanted.distance IN ('cosine', 'l2', 'ip')) IS NOT TRUE THEN
+        RAISE EXCEPTION 'There is no distance "%".', wanted.distance
+            USING ERRCODE = 'RV001', HINT = 'There are cosine, l2 and ip.';
+    END IF;
+    IF (wanted.storage IN ('vector', 'halfvec')) IS NOT TRUE THEN
+        RAISE EXCEPTION 'Vectors can''t be stored as "%".', wanted.storage
             USING ERRCODE = 'RV001', HINT = 'As vector, with 32 bits a dimension, or as halfvec, with 16.';
+    END IF;
+    IF wanted.window_tokens < 1 THEN
+        RAISE EXCEPTION 'A model takes texts of 1 token at least, not %.', wanted.window_tokens USING ERRCODE = 'RV001';
     END IF;
 END $_$;
 
@@ -440,39 +506,16 @@ END $$;
 CREATE FUNCTION rowvec.check_settings(wanted rowvec.source) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
 BEGIN
-    IF (wanted.content_type ~ '^[a-z][a-z0-9_]{0,39}$') IS NOT TRUE THEN
-        RAISE EXCEPTION 'The content type "%" can''t be used.', wanted.content_type
-            USING ERRCODE = 'RV001', HINT = 'A small letter, then small letters, digits and _: at most 40 in all.';
-    END IF;
-    IF wanted.relation = to_regclass('rowvec.document') AND wanted.content_type <> 'document' THEN
-        RAISE EXCEPTION '% is one of rowvec''s own tables.', wanted.relation USING ERRCODE = 'RV001';
-    END IF;
-    IF EXISTS (SELECT FROM rowvec.document d WHERE d.content_type = wanted.content_type) THEN
-        RAISE EXCEPTION 'There are texts queued by hand as "%".', wanted.content_type
-            USING ERRCODE = 'RV001', HINT = 'Choose another content type, or remove them: DELETE FROM rowvec.document.';
-    END IF;
-    IF (wanted.urgent_rows >= 1) IS NOT TRUE THEN
-        RAISE EXCEPTION 'A transaction must be able to bring 1 urgent row at least, not %.', wanted.urgent_rows
-            USING ERRCODE = 'RV001';
-    END IF;
-    IF (wanted.chunking IN ('none', 'characters', 'markdown')) IS NOT TRUE THEN
-        RAISE EXCEPTION 'There is no chunking "%".', wanted.chunking
-            USING ERRCODE = 'RV001', HINT = 'It can be none, characters or markdown.';
-    END IF;
-    IF (wanted.chunk_characters BETWEEN 50 AND 100000) IS NOT TRUE THEN
-        RAISE EXCEPTION 'A chunk can have 50 to 100,000 characters, not %.', wanted.chunk_characters
-            USING ERRCODE = 'RV001';
-    END IF;
-    IF (wanted.chunk_overlap BETWEEN 0 AND wanted.chunk_characters / 2) IS NOT TRUE THEN
-        RAISE EXCEPTION 'Chunks of % characters can''t share %.', wanted.chunk_characters, wanted.chunk_overlap
-            USING ERRCODE = 'RV001', HINT = 'The overlap can be half a chunk at most, and not negative.';
-    END IF;
-    IF wanted.notify IS NULL THEN
-        RAISE EXCEPTION 'Whether writers may notify must be true or false.' USING ERRCODE = 'RV001';
-    END IF;
-END $_$;
+    PERFORM rowvec.check_values(wanted);
+    PERFORM rowvec.check_window(wanted, m) FROM rowvec.model m
+    WHERE m.active AND NOT EXISTS (
+        SELECT FROM rowvec.source s
+        WHERE s.content_type = wanted.content_type AND s.chunking = wanted.chunking
+          AND s.chunk_characters = wanted.chunk_characters)
+    ORDER BY m.window_tokens LIMIT 1;
+END $$;
 
 CREATE FUNCTION rowvec.check_table(relation regclass) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -571,6 +614,112 @@ BEGIN
             USING ERRCODE = 'RV001', HINT = format('Its form is %s(%s) RETURNS text.', called, relation);
     END IF;
     PERFORM rowvec.refuse_strange(rowvec.strange_function(called));
+END $$;
+
+CREATE FUNCTION rowvec.check_unneeded(chosen rowvec.model) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    others text;
+    views text;
+BEGIN
+    SELECT string_agg(m.name, ', ' ORDER BY m.name) INTO others
+    FROM rowvec.model m
+    WHERE m.name <> chosen.name AND (m.active OR NOT EXISTS (SELECT FROM rowvec.model a WHERE a.active AND a.name <> chosen.name));
+    IF chosen.is_default AND others IS NOT NULL THEN
+        RAISE EXCEPTION 'The model "%" is the one that is searched.', chosen.name
+            USING ERRCODE = 'RV001', HINT = format('Promote another first: %s.', others);
+    END IF;
+    SELECT string_agg(seen.view, ', ' ORDER BY seen.view) INTO views
+    FROM (SELECT DISTINCT format('%I.%I', n.nspname, c.relname)
+          FROM pg_depend d
+          JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+          JOIN pg_class c ON c.oid = r.ev_class
+          JOIN pg_namespace n ON n.oid = c.relnamespace
+          WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = rowvec.model_table(chosen.name)) AS seen (view);
+    IF views IS NOT NULL THEN
+        RAISE EXCEPTION 'The vectors of the model "%" are shown by %.', chosen.name, views
+            USING ERRCODE = 'RV001', HINT = format('If nobody needs that any more, drop it first: DROP VIEW %s.', views);
+    END IF;
+END $$;
+
+CREATE FUNCTION rowvec.check_values(wanted rowvec.source) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+BEGIN
+    IF (wanted.content_type ~ '^[a-z][a-z0-9_]{0,39}$') IS NOT TRUE THEN
+        RAISE EXCEPTION 'The content type "%" can''t be used.', wanted.content_type
+            USING ERRCODE = 'RV001', HINT = 'A small letter, then small letters, digits and _: at most 40 in all.';
+    END IF;
+    IF wanted.relation = to_regclass('rowvec.document') AND wanted.content_type <> 'document' THEN
+        RAISE EXCEPTION '% is one of rowvec''s own tables.', wanted.relation USING ERRCODE = 'RV001';
+    END IF;
+    IF EXISTS (SELECT FROM rowvec.document d WHERE d.content_type = wanted.content_type) THEN
+        RAISE EXCEPTION 'There are texts queued by hand as "%".', wanted.content_type
+            USING ERRCODE = 'RV001', HINT = 'Choose another content type, or remove them: DELETE FROM rowvec.document.';
+    END IF;
+    IF (wanted.urgent_rows >= 1) IS NOT TRUE THEN
+        RAISE EXCEPTION 'A transaction must be able to bring 1 urgent row at least, not %.', wanted.urgent_rows
+            USING ERRCODE = 'RV001';
+    END IF;
+    IF (wanted.chunking IN ('none', 'characters', 'markdown')) IS NOT TRUE THEN
+        RAISE EXCEPTION 'There is no chunking "%".', wanted.chunking
+            USING ERRCODE = 'RV001', HINT = 'It can be none, characters or markdown.';
+    END IF;
+    IF (wanted.chunk_characters BETWEEN 50 AND 100000) IS NOT TRUE THEN
+        RAISE EXCEPTION 'A chunk can have 50 to 100,000 characters, not %.', wanted.chunk_characters
+            USING ERRCODE = 'RV001';
+    END IF;
+    IF (wanted.chunk_overlap BETWEEN 0 AND wanted.chunk_characters / 2) IS NOT TRUE THEN
+        RAISE EXCEPTION 'Chunks of % characters can''t share %.', wanted.chunk_characters, wanted.chunk_overlap
+            USING ERRCODE = 'RV001', HINT = 'The overlap can be half a chunk at most, and not negative.';
+    END IF;
+    IF wanted.notify IS NULL THEN
+        RAISE EXCEPTION 'Whether writers may notify must be true or false.' USING ERRCODE = 'RV001';
+    END IF;
+END $_$;
+
+CREATE FUNCTION rowvec.check_window(watched rowvec.source, embedding rowvec.model) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF watched.chunking <> 'none' AND watched.chunk_characters / 4.0 > embedding.window_tokens THEN
+        RAISE EXCEPTION 'Chunks of % characters are about % tokens; the model "%" takes %.',
+            to_char(watched.chunk_characters, 'FM999,999'), to_char(ceil(watched.chunk_characters / 4.0), 'FM999,999'),
+            embedding.name, to_char(embedding.window_tokens, 'FM999,999')
+            USING ERRCODE = 'RV001', HINT = format('Watch "%s" with chunk_characters => %s or fewer.',
+                                                   watched.content_type, 4 * embedding.window_tokens);
+    END IF;
+END $$;
+
+CREATE FUNCTION rowvec.choose_model(name text, embedding public.vector) RETURNS rowvec.model
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+DECLARE
+    chosen rowvec.model;
+BEGIN
+    SELECT * INTO chosen FROM rowvec.model m
+    WHERE CASE WHEN choose_model.name IS NULL THEN m.is_default ELSE m.name = choose_model.name END;
+    IF chosen.name IS NULL THEN
+        RAISE EXCEPTION 'There is no model "%".', coalesce(name, '(default)') USING ERRCODE = 'RV001';
+    END IF;
+    IF NOT chosen.active THEN
+        RAISE EXCEPTION 'The model "%" is inactive: its vectors are no longer kept up to date.', chosen.name
+            USING ERRCODE = 'RV001';
+    END IF;
+    IF embedding IS NULL THEN
+        RAISE EXCEPTION 'A search needs the embedding of its query.'
+            USING ERRCODE = 'RV001', HINT = 'The command `rowvec search` embeds the text first.';
+    END IF;
+    IF vector_dims(embedding) <> chosen.dimensions THEN
+        RAISE EXCEPTION 'The model "%" has % dimensions, the given embedding has %.',
+            chosen.name, chosen.dimensions, vector_dims(embedding) USING ERRCODE = 'RV001';
+    END IF;
+    RETURN chosen;
 END $$;
 
 CREATE FUNCTION rowvec.column_name(relation regclass, number smallint) RETURNS text
@@ -774,19 +923,22 @@ CREATE FUNCTION rowvec.deactivate_model(name text) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+DECLARE
+    next text;
 BEGIN
-    -- The fold is kept out, or it could make items for the model after we have looked.
-    PERFORM pg_advisory_xact_lock(1919907702, 1);
     LOCK TABLE rowvec.model IN SHARE ROW EXCLUSIVE MODE;
-    UPDATE rowvec.model m SET active = false, is_default = false WHERE m.name = deactivate_model.name AND m.active;
-    IF NOT FOUND THEN
+    IF NOT EXISTS (SELECT FROM rowvec.model m WHERE m.name = deactivate_model.name AND m.active) THEN
         RETURN false;
     END IF;
+    SELECT m.name INTO next FROM rowvec.model m
+    WHERE m.active AND m.name <> deactivate_model.name
+      AND NOT EXISTS (SELECT FROM rowvec.model d WHERE d.is_default AND d.name <> deactivate_model.name)
+    ORDER BY rowvec.is_complete(m.name) DESC, m.created_at, m.name LIMIT 1;
+    PERFORM rowvec.lock_items();
+    UPDATE rowvec.model m SET active = false, is_default = false WHERE m.name = deactivate_model.name;
+    UPDATE rowvec.model m SET is_default = true WHERE m.name = next;
     DELETE FROM rowvec.embedding_queue q WHERE q.model = deactivate_model.name;
     DELETE FROM rowvec.backfill b WHERE b.model = deactivate_model.name;
-    UPDATE rowvec.model m SET is_default = true
-    WHERE NOT EXISTS (SELECT FROM rowvec.model d WHERE d.is_default)
-      AND m.name = (SELECT a.name FROM rowvec.model a WHERE a.active ORDER BY a.created_at, a.name LIMIT 1);
     RETURN true;
 END $$;
 
@@ -817,28 +969,21 @@ $_$;
 CREATE FUNCTION rowvec.drop_model(name text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET client_min_messages TO 'warning'
     AS $$
-DECLARE
-    others text;
 BEGIN
-    -- The fold is kept out, or it could make items for the model after we have looked.
-    PERFORM pg_advisory_xact_lock(1919907702, 1);
     LOCK TABLE rowvec.model IN SHARE ROW EXCLUSIVE MODE;
-    IF NOT EXISTS (SELECT FROM rowvec.model m WHERE m.name = drop_model.name) THEN
-        RAISE EXCEPTION 'There is no model "%".', name USING ERRCODE = 'RV001', HINT = 'See `rowvec model list`.';
-    END IF;
-    SELECT string_agg(m.name, ', ' ORDER BY m.name) INTO others FROM rowvec.model m
-    WHERE m.active AND m.name <> drop_model.name AND EXISTS (
-        SELECT FROM rowvec.model d WHERE d.name = drop_model.name AND d.is_default);
-    IF others IS NOT NULL THEN
-        RAISE EXCEPTION 'The model "%" is the one that is searched.', name
-            USING ERRCODE = 'RV001', HINT = format('Promote another first: %s.', others);
-    END IF;
+    PERFORM rowvec.check_unneeded(rowvec.find_model(name));
+    PERFORM rowvec.lock_items();
+    -- First what is waited for: searches, stores and writers under way. The table can be gone already.
+    EXECUTE format('DROP TABLE IF EXISTS rowvec.%I', 'vector_' || name);
     DELETE FROM rowvec.embedding_queue q WHERE q.model = drop_model.name;
     DELETE FROM rowvec.change c WHERE c.model = drop_model.name;
     DELETE FROM rowvec.model m WHERE m.name = drop_model.name;
-    EXECUTE format('DROP TABLE rowvec.%I', 'vector_' || name);
     PERFORM pg_notify('rowvec', '');
+EXCEPTION WHEN dependent_objects_still_exist THEN
+    RAISE EXCEPTION 'Something still needs the table of the model "%": %.', name, SQLERRM
+        USING ERRCODE = 'RV001', HINT = 'Drop that first.';
 END $$;
 
 CREATE FUNCTION rowvec.enqueue(content_type text, content_id text, priority integer DEFAULT NULL::integer, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
@@ -958,6 +1103,20 @@ BEGIN
     RETURN keys;
 END $$;
 
+CREATE FUNCTION rowvec.find_model(name text) RETURNS rowvec.model
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    found rowvec.model;
+BEGIN
+    SELECT * INTO found FROM rowvec.model m WHERE m.name = find_model.name;
+    IF found.name IS NULL THEN
+        RAISE EXCEPTION 'There is no model "%".', name USING ERRCODE = 'RV001', HINT = 'See `rowvec model list`.';
+    END IF;
+    RETURN found;
+END $$;
+
 CREATE FUNCTION rowvec.find_source(content_type text) RETURNS rowvec.source
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1029,6 +1188,29 @@ BEGIN
     RETURN QUERY SELECT format('GRANT %s ON %s TO %I;', m.privilege, m.object, role) FROM rowvec.missing_rights(role) m;
 END $$;
 
+CREATE FUNCTION rowvec.has_search_index(chosen rowvec.model) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT EXISTS (
+        SELECT FROM pg_index i
+        JOIN pg_class c ON c.oid = i.indexrelid
+        JOIN pg_am a ON a.oid = c.relam
+        JOIN pg_opclass o ON o.oid = i.indclass[0]
+        JOIN pg_attribute e ON e.attrelid = i.indrelid AND e.attnum = i.indkey[0]
+        WHERE i.indrelid = rowvec.model_table(chosen.name) AND i.indisvalid AND i.indisready AND i.indpred IS NULL
+          AND a.amname = 'hnsw' AND e.attname = 'embedding'
+          AND o.opcname = format('%s_%s_ops', chosen.storage, chosen.distance))
+$$;
+
+CREATE FUNCTION rowvec.is_complete(name text) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT rowvec.model_table(name) IS NOT NULL
+           AND NOT EXISTS (SELECT FROM rowvec.model_gaps(name) g WHERE NOT g.backfilled OR g.missing > 0)
+$$;
+
 CREATE FUNCTION rowvec.is_key(watched rowvec.source, content_id text) RETURNS boolean
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1083,6 +1265,27 @@ BEGIN
     INTO ids USING rowvec.split_id(last_id, cardinality(watched.key_types));
     RETURN ids;
 END $_$;
+
+CREATE FUNCTION rowvec.lock_items() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    LOCK TABLE rowvec.model IN SHARE ROW EXCLUSIVE MODE;
+    LOCK TABLE rowvec.backfill IN EXCLUSIVE MODE;
+    -- The fold: it could make items for a model after we have looked.
+    PERFORM pg_advisory_xact_lock(1919907702, 1);
+    LOCK TABLE rowvec.embedding_queue IN EXCLUSIVE MODE;
+END $$;
+
+CREATE FUNCTION rowvec.measure(distance text, OUT operator text, OUT score text) RETURNS record
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT m.operator, m.score
+    FROM (VALUES ('cosine', '<=>', '1 - %s'), ('l2', '<->', '1 / (1 + %s)'), ('ip', '<#>', '- %s')) AS m (distance, operator, score)
+    WHERE m.distance = measure.distance
+$$;
 
 CREATE FUNCTION rowvec.missing_rights(role name) RETURNS TABLE(privilege text, object text)
     LANGUAGE sql STABLE
@@ -1153,20 +1356,56 @@ CREATE FUNCTION rowvec.missing_triggers(watched rowvec.source) RETURNS SETOF tex
     ORDER BY 1
 $$;
 
-CREATE FUNCTION rowvec.model_gaps(name text) RETURNS TABLE(content_type text, backfilled boolean, missing bigint, failed bigint)
+CREATE FUNCTION rowvec.model_gaps(name text) RETURNS TABLE(content_type text, backfilled boolean, missing bigint, failed bigint, paused boolean, stopped boolean)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    SELECT s.content_type, coalesce(b.done, false),
-           (SELECT count(*) FROM rowvec.change c WHERE c.content_type = s.content_type AND c.model = model_gaps.name)
-           + (SELECT count(*) FROM rowvec.embedding_queue q
-              WHERE q.content_type = s.content_type AND q.model = model_gaps.name AND q.status <> 'failed'
-                AND q.lane = 'bulk' AND q.created_at <= coalesce(b.updated_at, 'infinity')),
-           (SELECT count(*) FROM rowvec.embedding_queue q
-            WHERE q.content_type = s.content_type AND q.model = model_gaps.name AND q.status = 'failed')
-    FROM rowvec.source s
-    LEFT JOIN rowvec.backfill b ON b.content_type = s.content_type AND b.model = model_gaps.name
-    WHERE s.paused_at IS NULL
+    WITH tables AS (
+        SELECT rowvec.model_table(model_gaps.name) AS own,
+               (SELECT rowvec.model_table(d.name) FROM rowvec.model d WHERE d.is_default AND d.name <> model_gaps.name) AS other
+    ),
+    sources AS (
+        SELECT s.content_type, s.paused_at IS NOT NULL AS paused, coalesce(b.done, false) AS done,
+               coalesce(b.stopped, false) AS stopped, b.began_at,
+               CASE WHEN b.done THEN greatest(b.updated_at, now() - interval '5 minutes') ELSE 'infinity' END AS fresh_after
+        FROM rowvec.source s
+        LEFT JOIN rowvec.backfill b ON b.content_type = s.content_type AND b.model = model_gaps.name
+    ),
+    -- OFFSET 0: a look into the index for each item, never a join with all vectors.
+    counted AS (
+        SELECT s.*,
+               (SELECT count(*) FROM rowvec.change c
+                WHERE c.content_type = s.content_type AND c.model = model_gaps.name)
+               + (SELECT count(*) FROM rowvec.embedding_queue q
+                  WHERE q.content_type = s.content_type AND q.model = model_gaps.name AND q.status <> 'failed'
+                    AND NOT EXISTS (
+                        SELECT FROM rowvec.vector v
+                        WHERE v.tableoid = t.own AND v.content_type = q.content_type AND v.content_id = q.content_id
+                          AND (v.updated_at >= s.began_at OR q.created_at > s.fresh_after) OFFSET 0)
+                    AND (t.other IS NULL OR EXISTS (
+                        SELECT FROM rowvec.vector v
+                        WHERE v.tableoid = t.other AND v.content_type = q.content_type AND v.content_id = q.content_id
+                          AND v.updated_at <= s.fresh_after OFFSET 0))) AS waiting,
+               CASE WHEN s.paused AND NOT s.done THEN (
+                   SELECT count(DISTINCT o.content_id) FROM rowvec.vector o
+                   WHERE o.tableoid = t.other AND o.content_type = s.content_type AND NOT EXISTS (
+                       SELECT FROM rowvec.vector v
+                       WHERE v.tableoid = t.own AND v.content_type = o.content_type AND v.content_id = o.content_id)) END
+                   AS unseen,
+               (SELECT count(*) FROM rowvec.embedding_queue q
+                WHERE q.content_type = s.content_type AND q.model = model_gaps.name AND q.status = 'failed') AS failed
+        FROM sources s CROSS JOIN tables t
+    )
+    SELECT c.content_type, c.done OR coalesce(c.unseen = 0, false), greatest(c.waiting, c.unseen), c.failed, c.paused, c.stopped
+    FROM counted c
+    ORDER BY c.content_type
+$$;
+
+CREATE FUNCTION rowvec.model_table(name text) RETURNS regclass
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT to_regclass(format('rowvec.%I', 'vector_' || name))
 $$;
 
 CREATE FUNCTION rowvec.on_delete_document() RETURNS trigger
@@ -1266,25 +1505,17 @@ CREATE FUNCTION rowvec.promote_model(name text) RETURNS boolean
     AS $$
 DECLARE
     chosen rowvec.model;
-    gap record;
 BEGIN
     LOCK TABLE rowvec.model IN SHARE ROW EXCLUSIVE MODE;
-    SELECT * INTO chosen FROM rowvec.model m WHERE m.name = promote_model.name;
-    IF chosen.name IS NULL THEN
-        RAISE EXCEPTION 'There is no model "%".', name USING ERRCODE = 'RV001', HINT = 'See `rowvec model list`.';
-    END IF;
-    IF NOT chosen.active THEN
-        RAISE EXCEPTION 'The model "%" is inactive: its vectors are not kept up to date.', name USING ERRCODE = 'RV001';
-    END IF;
-    SELECT * INTO gap FROM rowvec.model_gaps(name) g WHERE NOT g.backfilled OR g.missing > 0 ORDER BY g.content_type LIMIT 1;
-    IF gap.content_type IS NOT NULL THEN
-        RAISE EXCEPTION 'The model "%" is not complete: of "%", % rows wait%.', name, gap.content_type, gap.missing,
-            CASE WHEN gap.backfilled THEN '' ELSE ' and others are still to be queued' END
-            USING ERRCODE = 'RV001', HINT = 'Searches would miss them. `rowvec backfill` shows how far it is.';
-    END IF;
+    chosen := rowvec.find_model(name);
     IF chosen.is_default THEN
         RETURN false;
     END IF;
+    IF NOT chosen.active THEN
+        RAISE EXCEPTION 'The model "%" is inactive: its vectors are not kept up to date.', name
+            USING ERRCODE = 'RV001', HINT = 'A daemon that has a provider for it makes it active.';
+    END IF;
+    PERFORM rowvec.check_complete(name);
     UPDATE rowvec.model m SET is_default = false WHERE m.is_default;
     UPDATE rowvec.model m SET is_default = true WHERE m.name = promote_model.name;
     RETURN true;
@@ -1497,50 +1728,121 @@ CREATE FUNCTION rowvec.rows_query(watched rowvec.source, columns text) RETURNS t
 $_$;
 
 CREATE FUNCTION rowvec.search(query text, embedding public.vector, owner text, content_types text[] DEFAULT NULL::text[], model text DEFAULT NULL::text, max_results integer DEFAULT 10) RETURNS TABLE(content_type text, content_id text, chunk_index integer, chunk_text text, score double precision)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+DECLARE
+    chosen rowvec.model;
+    lost text;
+BEGIN
+    LOOP
+        chosen := rowvec.choose_model(model, embedding);
+        BEGIN
+            IF max_results BETWEEN 1 AND 1000 AND rowvec.has_search_index(chosen) THEN
+                RETURN QUERY SELECT * FROM rowvec.search_index(chosen, embedding, owner, content_types, max_results);
+            END IF;
+            IF NOT FOUND THEN
+                RETURN QUERY SELECT * FROM rowvec.search_all(chosen, embedding, owner, content_types, max_results);
+            END IF;
+            RETURN;
+        EXCEPTION WHEN undefined_table THEN
+            IF chosen.name = lost THEN
+                RAISE EXCEPTION 'The table of the model "%" is gone.', lost
+                    USING ERRCODE = 'RV001', HINT = '`rowvec doctor` shows what else is wrong.';
+            END IF;
+            lost := chosen.name;
+        END;
+    END LOOP;
+END $$;
+
+CREATE FUNCTION rowvec.search_all(chosen rowvec.model, embedding public.vector, owner text, content_types text[], max_results integer) RETURNS TABLE(content_type text, content_id text, chunk_index integer, chunk_text text, score double precision)
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $_$
 DECLARE
-    chosen rowvec.model;
+    measure record := rowvec.measure(chosen.distance);
+    compared text := format('w.embedding %s $1::%s', measure.operator, chosen.storage);
 BEGIN
-    SELECT * INTO chosen FROM rowvec.model m
-    WHERE CASE WHEN search.model IS NULL THEN m.is_default ELSE m.name = search.model END;
-    IF chosen.name IS NULL THEN
-        RAISE EXCEPTION 'There is no model "%".', coalesce(model, '(default)') USING ERRCODE = 'RV001';
-    END IF;
-    IF NOT chosen.active THEN
-        RAISE EXCEPTION 'The model "%" is inactive: its vectors are no longer kept up to date.', chosen.name
-            USING ERRCODE = 'RV001';
-    END IF;
-    IF embedding IS NULL THEN
-        RAISE EXCEPTION 'A search needs the embedding of its query.'
-            USING ERRCODE = 'RV001', HINT = 'The command `rowvec search` embeds the text first.';
-    END IF;
-    IF vector_dims(embedding) <> chosen.dimensions THEN
-        RAISE EXCEPTION 'The model "%" has % dimensions, the given embedding has %.',
-            chosen.name, chosen.dimensions, vector_dims(embedding) USING ERRCODE = 'RV001';
-    END IF;
-    -- Rows first, then the chunk of each: however many chunks a row has near, it hides no other.
     RETURN QUERY EXECUTE format($q$
         WITH nearest AS (
-            SELECT w.content_type, w.content_id, min(w.embedding <=> $1) AS distance
+            SELECT w.content_type, w.content_id, min(%2$s) AS distance
             FROM rowvec.%1$I AS w
             WHERE ($2 IS NULL OR w.owner = $2) AND ($3 IS NULL OR w.content_type = ANY ($3))
             GROUP BY w.content_type, w.content_id
             ORDER BY distance, w.content_type, w.content_id
             LIMIT $4
         )
-        SELECT n.content_type, n.content_id, c.chunk_index, c.chunk_text, 1 - n.distance
+        SELECT n.content_type, n.content_id, c.chunk_index, c.chunk_text, %3$s
         FROM nearest n
         CROSS JOIN LATERAL (
             SELECT w.chunk_index, w.chunk_text
             FROM rowvec.%1$I AS w
             WHERE w.content_type = n.content_type AND w.content_id = n.content_id
-            ORDER BY w.embedding <=> $1, w.chunk_index
+            ORDER BY %2$s, w.chunk_index
             LIMIT 1
         ) AS c
         ORDER BY n.distance, n.content_type, n.content_id
-    $q$, 'vector_' || chosen.name) USING embedding, owner, content_types, max_results;
+    $q$, 'vector_' || chosen.name, compared, format(measure.score, 'n.distance'))
+    USING embedding, owner, content_types, max_results;
+END $_$;
+
+CREATE FUNCTION rowvec.search_index(chosen rowvec.model, embedding public.vector, owner text, content_types text[], max_results integer) RETURNS TABLE(content_type text, content_id text, chunk_index integer, chunk_text text, score double precision)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+DECLARE
+    -- Not by the function's own SET clause: a role that is no superuser could then restore no dump of it before pgvector
+    -- is loaded. Relaxed: it is sorted afterwards anyway, and the strict order leaves out what it finds late.
+    settings jsonb := jsonb_build_object(
+        'hnsw.iterative_scan', 'relaxed_order', 'hnsw.ef_search', least(greatest(
+            4 * max_results, current_setting('hnsw.ef_search')::integer), 1000),
+        -- Without a filter always through the index: the planner takes vectors outside of their table for free.
+        'enable_sort', CASE WHEN owner IS NULL AND content_types IS NULL THEN 'off' ELSE current_setting('enable_sort') END);
+    before jsonb := (SELECT jsonb_object_agg(key, current_setting(key)) FROM jsonb_object_keys(settings) AS key);
+    reach integer := greatest(4 * max_results, 40);
+    near record;
+BEGIN
+    PERFORM set_config(key, value, true) FROM jsonb_each_text(settings);
+    LOOP
+        near := rowvec.search_near(chosen, embedding, owner, content_types, reach);
+        EXIT WHEN cardinality(near.ids) >= max_results OR near.chunks < reach OR reach >= 10000;
+        reach := least(reach * 8, 10000);
+    END LOOP;
+    PERFORM set_config(key, value, true) FROM jsonb_each_text(before);
+    IF cardinality(near.ids) >= max_results THEN
+        RETURN QUERY SELECT * FROM unnest(near.types, near.ids, near.indexes, near.texts, near.scores) LIMIT max_results;
+    END IF;
+END $$;
+
+CREATE FUNCTION rowvec.search_near(chosen rowvec.model, embedding public.vector, owner text, content_types text[], reach integer, OUT types text[], OUT ids text[], OUT indexes integer[], OUT texts text[], OUT scores double precision[], OUT chunks bigint) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $_$
+DECLARE
+    measure record := rowvec.measure(chosen.distance);
+    compared text := format('w.embedding %s $1::%s', measure.operator, chosen.storage);
+BEGIN
+    -- A filter that is not there must not stand in the plan: with it, it would be estimated.
+    EXECUTE format($q$
+        WITH near AS MATERIALIZED (
+            SELECT w.content_type, w.content_id, w.chunk_index, w.chunk_text, %2$s AS distance
+            FROM rowvec.%1$I AS w
+            WHERE %4$s AND %5$s
+            ORDER BY %2$s
+            LIMIT $4
+        ),
+        nearest AS (
+            SELECT DISTINCT ON (n.content_type, n.content_id) n.*
+            FROM near n
+            ORDER BY n.content_type, n.content_id, n.distance, n.chunk_index
+        )
+        SELECT array_agg(n.content_type), array_agg(n.content_id), array_agg(n.chunk_index), array_agg(n.chunk_text),
+               array_agg(%3$s), (SELECT count(*) FROM near)
+        FROM (SELECT * FROM nearest ORDER BY distance, content_type, content_id) AS n
+    $q$, 'vector_' || chosen.name, compared, format(measure.score, 'n.distance'),
+         CASE WHEN owner IS NULL THEN 'true' ELSE 'w.owner = $2' END,
+         CASE WHEN content_types IS NULL THEN 'true' ELSE 'w.content_type = ANY ($3)' END)
+    INTO types, ids, indexes, texts, scores, chunks USING embedding, owner, content_types, reach;
 END $_$;
 
 CREATE FUNCTION rowvec.seen_condition(watched rowvec.source) RETURNS text
@@ -1905,32 +2207,6 @@ CREATE SEQUENCE rowvec.generation
     NO MAXVALUE
     CACHE 1;
 
-CREATE TABLE rowvec.model (
-    name text NOT NULL,
-    dimensions integer NOT NULL,
-    active boolean DEFAULT true NOT NULL,
-    is_default boolean DEFAULT false NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    distance text DEFAULT 'cosine'::text NOT NULL,
-    storage text DEFAULT 'vector'::text NOT NULL,
-    window_tokens integer,
-    served jsonb,
-    CONSTRAINT model_dimensions_check CHECK (((dimensions >= 1) AND (dimensions <= 16000))),
-    CONSTRAINT model_distance_check CHECK ((distance = ANY (ARRAY['cosine'::text, 'l2'::text, 'ip'::text]))),
-    CONSTRAINT model_name_check CHECK ((name ~ '^[a-z][a-z0-9_]{0,39}$'::text)),
-    CONSTRAINT model_served_check CHECK (((jsonb_typeof(served) = 'object'::text) AND (NOT (served ? 'api_key'::text)))),
-    CONSTRAINT model_storage_check CHECK ((storage = ANY (ARRAY['vector'::text, 'halfvec'::text]))),
-    CONSTRAINT model_window_tokens_check CHECK ((window_tokens >= 1))
-);
-
-COMMENT ON COLUMN rowvec.model.distance IS 'By which its vectors are compared.';
-
-COMMENT ON COLUMN rowvec.model.storage IS 'The type of its vectors: halfvec has 16 bits a dimension, vector 32.';
-
-COMMENT ON COLUMN rowvec.model.window_tokens IS 'The longest text that it takes whole; NULL: nobody has said.';
-
-COMMENT ON COLUMN rowvec.model.served IS 'How daemons reach it that have no settings of their own for it: provider, url and the like, never a key. NULL: they must have them.';
-
 CREATE VIEW rowvec.rows_document AS
  SELECT content_type AS key_1,
     content_id AS key_2,
@@ -2046,11 +2322,13 @@ REVOKE ALL ON FUNCTION rowvec.canonical_id(watched rowvec.source, content_id tex
 
 REVOKE ALL ON FUNCTION rowvec.check_columns(watched rowvec.source) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowvec.check_complete(name text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowvec.check_expression(relation regclass, expression text, what text, index_form text, OUT written text, OUT type regtype, OUT virtual text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.check_key_column(relation regclass, number smallint) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowvec.check_model(name text, dimensions integer, distance text, storage text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowvec.check_model(wanted rowvec.model) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.check_names(relation regclass, trigger_name text, function_name text) FROM PUBLIC;
 
@@ -2069,6 +2347,14 @@ REVOKE ALL ON FUNCTION rowvec.check_text(wanted rowvec.source, columns text[]) F
 REVOKE ALL ON FUNCTION rowvec.check_text_column(relation regclass, number smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.check_text_function(relation regclass, called regproc) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.check_unneeded(chosen rowvec.model) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.check_values(wanted rowvec.source) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.check_window(watched rowvec.source, embedding rowvec.model) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.choose_model(name text, embedding public.vector) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.column_name(relation regclass, number smallint) FROM PUBLIC;
 
@@ -2110,6 +2396,8 @@ REVOKE ALL ON FUNCTION rowvec.find_function(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.find_key(relation regclass, asked text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowvec.find_model(name text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowvec.find_source(content_type text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.find_table(name text) FROM PUBLIC;
@@ -2122,6 +2410,10 @@ REVOKE ALL ON FUNCTION rowvec.function_name(watched rowvec.source, operation tex
 
 REVOKE ALL ON FUNCTION rowvec.grant_daemon_rights(role name) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowvec.has_search_index(chosen rowvec.model) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.is_complete(name text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowvec.is_key(watched rowvec.source, content_id text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.key_types(relation regclass, keys smallint[]) FROM PUBLIC;
@@ -2130,11 +2422,17 @@ REVOKE ALL ON FUNCTION rowvec.list_keys(relation regclass) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.list_page(watched rowvec.source, last_id text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowvec.lock_items() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.measure(distance text, OUT operator text, OUT score text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowvec.missing_rights(role name) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.missing_triggers(watched rowvec.source) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.model_gaps(name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.model_table(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.on_delete_document() FROM PUBLIC;
 
@@ -2173,6 +2471,12 @@ REVOKE ALL ON FUNCTION rowvec.rewatch(old rowvec.source, new rowvec.source, affe
 REVOKE ALL ON FUNCTION rowvec.rows_query(watched rowvec.source, columns text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.search(query text, embedding public.vector, owner text, content_types text[], model text, max_results integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.search_all(chosen rowvec.model, embedding public.vector, owner text, content_types text[], max_results integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.search_index(chosen rowvec.model, embedding public.vector, owner text, content_types text[], max_results integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowvec.search_near(chosen rowvec.model, embedding public.vector, owner text, content_types text[], reach integer, OUT types text[], OUT ids text[], OUT indexes integer[], OUT texts text[], OUT scores double precision[], OUT chunks bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowvec.seen_condition(watched rowvec.source) FROM PUBLIC;
 
