@@ -417,8 +417,8 @@ DECLARE
     -- Not by the function's own SET clause: a role that is no superuser could then restore no dump of it before pgvector
     -- is loaded. Relaxed: it is sorted afterwards anyway, and the strict order leaves out what it finds late.
     settings jsonb := jsonb_build_object(
-        'hnsw.iterative_scan', 'relaxed_order', 'hnsw.ef_search', least(greatest(
-            4 * max_results, current_setting('hnsw.ef_search')::integer), 1000),
+        'hnsw.iterative_scan', 'relaxed_order',
+        'hnsw.ef_search', least(greatest(4 * max_results, 100, current_setting('hnsw.ef_search')::integer), 1000),
         -- Without a filter always through the index: the planner takes vectors outside of their table for free.
         'enable_sort', CASE WHEN owner IS NULL AND content_types IS NULL THEN 'off' ELSE current_setting('enable_sort') END);
     before jsonb := (SELECT jsonb_object_agg(key, current_setting(key)) FROM jsonb_object_keys(settings) AS key);
@@ -483,6 +483,7 @@ BEGIN
             IF max_results BETWEEN 1 AND 1000 AND rowvec.has_search_index(chosen) THEN
                 RETURN QUERY SELECT * FROM rowvec.search_index(chosen, embedding, owner, content_types, max_results);
             END IF;
+            -- Neither an index, nor rows enough through it.
             IF NOT FOUND THEN
                 RETURN QUERY SELECT * FROM rowvec.search_all(chosen, embedding, owner, content_types, max_results);
             END IF;
