@@ -631,13 +631,17 @@ BEGIN
         RAISE EXCEPTION 'The model "%" is the one that is searched.', chosen.name
             USING ERRCODE = 'RV001', HINT = format('Promote another first: %s.', others);
     END IF;
-    SELECT string_agg(seen.view, ', ' ORDER BY seen.view) INTO views
-    FROM (SELECT DISTINCT format('%I.%I', n.nspname, c.relname)
-          FROM pg_depend d
-          JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
-          JOIN pg_class c ON c.oid = r.ev_class
-          JOIN pg_namespace n ON n.oid = c.relnamespace
-          WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = rowvec.model_table(chosen.name)) AS seen (view);
+    WITH RECURSIVE seen (relation) AS (
+        SELECT rowvec.model_table(chosen.name)::oid
+        UNION
+        SELECT r.ev_class
+        FROM seen s
+        JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = s.relation
+        JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+    )
+    SELECT string_agg(format('%I.%I', n.nspname, c.relname), ', ' ORDER BY n.nspname, c.relname) INTO views
+    FROM seen s JOIN pg_class c ON c.oid = s.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid <> rowvec.model_table(chosen.name);
     IF views IS NOT NULL THEN
         RAISE EXCEPTION 'The vectors of the model "%" are shown by %.', chosen.name, views
             USING ERRCODE = 'RV001', HINT = format('If nobody needs that any more, drop it first: DROP VIEW %s.', views);
@@ -1741,6 +1745,7 @@ BEGIN
             IF max_results BETWEEN 1 AND 1000 AND rowvec.has_search_index(chosen) THEN
                 RETURN QUERY SELECT * FROM rowvec.search_index(chosen, embedding, owner, content_types, max_results);
             END IF;
+            -- Neither an index, nor rows enough through it.
             IF NOT FOUND THEN
                 RETURN QUERY SELECT * FROM rowvec.search_all(chosen, embedding, owner, content_types, max_results);
             END IF;
@@ -1794,8 +1799,8 @@ DECLARE
     -- Not by the function's own SET clause: a role that is no superuser could then restore no dump of it before pgvector
     -- is loaded. Relaxed: it is sorted afterwards anyway, and the strict order leaves out what it finds late.
     settings jsonb := jsonb_build_object(
-        'hnsw.iterative_scan', 'relaxed_order', 'hnsw.ef_search', least(greatest(
-            4 * max_results, current_setting('hnsw.ef_search')::integer), 1000),
+        'hnsw.iterative_scan', 'relaxed_order',
+        'hnsw.ef_search', least(greatest(4 * max_results, 100, current_setting('hnsw.ef_search')::integer), 1000),
         -- Without a filter always through the index: the planner takes vectors outside of their table for free.
         'enable_sort', CASE WHEN owner IS NULL AND content_types IS NULL THEN 'off' ELSE current_setting('enable_sort') END);
     before jsonb := (SELECT jsonb_object_agg(key, current_setting(key)) FROM jsonb_object_keys(settings) AS key);

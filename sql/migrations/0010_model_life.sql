@@ -286,13 +286,17 @@ BEGIN
         RAISE EXCEPTION 'The model "%" is the one that is searched.', chosen.name
             USING ERRCODE = 'RV001', HINT = format('Promote another first: %s.', others);
     END IF;
-    SELECT string_agg(seen.view, ', ' ORDER BY seen.view) INTO views
-    FROM (SELECT DISTINCT format('%I.%I', n.nspname, c.relname)
-          FROM pg_depend d
-          JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
-          JOIN pg_class c ON c.oid = r.ev_class
-          JOIN pg_namespace n ON n.oid = c.relnamespace
-          WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = rowvec.model_table(chosen.name)) AS seen (view);
+    WITH RECURSIVE seen (relation) AS (
+        SELECT rowvec.model_table(chosen.name)::oid
+        UNION
+        SELECT r.ev_class
+        FROM seen s
+        JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = s.relation
+        JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+    )
+    SELECT string_agg(format('%I.%I', n.nspname, c.relname), ', ' ORDER BY n.nspname, c.relname) INTO views
+    FROM seen s JOIN pg_class c ON c.oid = s.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid <> rowvec.model_table(chosen.name);
     IF views IS NOT NULL THEN
         RAISE EXCEPTION 'The vectors of the model "%" are shown by %.', chosen.name, views
             USING ERRCODE = 'RV001', HINT = format('If nobody needs that any more, drop it first: DROP VIEW %s.', views);

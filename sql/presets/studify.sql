@@ -56,6 +56,10 @@ BEGIN
     PERFORM rowvec.add_model(wanted.name, wanted.dimensions, false)
     FROM (VALUES ('e5_small', 384), ('bge_m3', 1024)) AS wanted (name, dimensions)
     WHERE NOT EXISTS (SELECT FROM rowvec.model m WHERE m.name = wanted.name);
+    -- What is known of them, where nobody has said it.
+    UPDATE rowvec.model m SET window_tokens = wanted.tokens
+    FROM (VALUES ('e5_small', 512), ('bge_m3', 8192)) AS wanted (name, tokens)
+    WHERE m.name = wanted.name AND m.window_tokens IS NULL;
     SELECT format('The model "%s" has %s dimensions', m.name, m.dimensions) INTO other
     FROM rowvec.model m
     WHERE (m.name = 'e5_small' AND m.dimensions <> 384) OR (m.name = 'bge_m3' AND m.dimensions <> 1024);

@@ -157,6 +157,51 @@ async def test_a_runner_killed_in_the_middle_leaves_whole_migrations_only(empty_
     assert [migration.version for migration in done.migrations] == [version for version, _ in all_of_them()[4:]]
 
 
+async def test_a_database_from_before_the_life_of_models_goes_on(
+    empty_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With vectors, items and changes, while a writer's session keeps its plans and a role its right to search."""
+    known = load_migrations()
+    before = [migration.name for migration in known].index("model_life")
+    search = "SELECT content_id FROM rowvec.search('', '[1,1,1,1,1,1,1,1]'::vector, NULL)"
+    monkeypatch.setattr(migrations, "load_migrations", lambda: known[:before])
+    async with session(empty_dsn) as owner, session(empty_dsn) as writer, role(empty_dsn, "rowvec_test_guest") as guest:
+        await migrate(owner)
+        await owner.execute("""
+            SELECT rowvec.add_model('first', 8);
+            SELECT rowvec.add_model('second', 4, false);
+            CREATE TABLE course (id bigint PRIMARY KEY, title text);
+            SELECT rowvec.watch('course', 'course', ARRAY['title'], 2, chunking => 'characters', chunk_characters => 4000);
+            INSERT INTO course SELECT n, 'Course ' || n FROM generate_series(1, 4) n;
+            INSERT INTO rowvec.vector_first (content_type, content_id, chunk_index, chunk_text, chunk_hash, repeat,
+                                             provider_revision, prefix, embedding)
+            SELECT 'course', n::text, 0, '', sha256(n::text::bytea), 0, 'old', '', '[1,2,3,4,5,6,7,8]'
+            FROM generate_series(1, 4) n;
+            INSERT INTO rowvec.embedding_queue (content_type, content_id, model, priority, generation)
+            VALUES ('course', '2', 'first', 2, 1);
+            GRANT USAGE ON SCHEMA rowvec TO rowvec_test_guest;
+            GRANT EXECUTE ON FUNCTION rowvec.search TO rowvec_test_guest;
+        """)
+        found = await owner.fetch(search)
+        delete = await writer.prepare("DELETE FROM course WHERE id = $1")
+        await delete.fetch(1)
+        monkeypatch.undo()
+        assert [migration.name for migration in await migrate(owner)] == [m.name for m in known[before:]]
+        await check(empty_dsn)
+        assert await owner.fetch(search) == found[1:] == [("2",), ("3",), ("4",)]
+        await delete.fetch(2)
+        assert await owner.fetch(search) == [("3",), ("4",)]
+        async with session(guest) as searching:
+            assert await searching.fetch(search) == [("3",), ("4",)]
+        assert await migrate_database(empty_dsn, {"first": 8}) == Migrated([], [], [], [])
+        models = await owner.fetch("SELECT name, active, is_default, distance, storage FROM rowvec.model ORDER BY name")
+        assert models == [("first", True, True, "cosine", "vector"), ("second", False, False, "cosine", "vector")]
+        async with Worker.open(empty_dsn) as worker:
+            await worker.settle()
+        assert await owner.fetchval("SELECT count(*) FROM rowvec.embedding_queue") == 0
+        await owner.execute("SELECT rowvec.drop_model('second')")
+
+
 # --- Versions that don't fit -----------------------------------------------------------------------------
 
 

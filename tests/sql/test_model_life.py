@@ -13,7 +13,7 @@ from rowvec.domain.errors import LockedError
 from rowvec.domain.lanes import Lane
 from rowvec.postgres.connections import translated
 from rowvec.postgres.locks import run_patiently
-from worker import Worker
+from worker import TRAITS, Worker
 
 GAPS = "SELECT * FROM rowvec.model_gaps('second') WHERE content_type <> 'document'"
 OLD = "SELECT rowvec.watch('old', 'old', ARRAY['body'], {priority}{more})"
@@ -92,7 +92,7 @@ async def fill_documents(app: asyncpg.Connection) -> None:
         ("'big', 0", "A model has 1 to 16,000 dimensions, not 0."),
         ("'big', NULL", "A model has 1 to 16,000 dimensions, not <NULL>."),
         ("'big', 8, distance => 'l1'", 'There is no distance "l1".'),
-        ("'big', 8, storage => 'bit'", "Vectors can't be stored as \"bit\"."),
+        ("'big', 8, storage => 'bit'", 'Vectors can\'t be stored as "bit".'),
         ("'big', 8, window_tokens => 0", "A model takes texts of 1 token at least, not 0."),
         ("'lost', 8", "There is a table rowvec.vector_lost already, of no model."),
     ],
@@ -400,10 +400,12 @@ async def test_what_shows_its_vectors_is_named_and_stays(app: asyncpg.Connection
         CREATE VIEW public.three AS SELECT * FROM public.one;
     """)
     message, hint = await refused(app, "SELECT rowvec.drop_model('second')")
-    assert message == 'The vectors of the model "second" are shown by public."Two", public.one.'
-    assert hint.endswith('drop it first: DROP VIEW public."Two", public.one.')
-    await app.execute("DROP VIEW public.three, public.one, public.\"Two\"")
-    await app.execute("CREATE FUNCTION public.of(rowvec.vector_second) RETURNS text LANGUAGE sql AS 'SELECT $1.chunk_text'")
+    assert message == 'The vectors of the model "second" are shown by public."Two", public.one, public.three.'
+    assert hint.endswith('drop it first: DROP VIEW public."Two", public.one, public.three.')
+    await app.execute('DROP VIEW public."Two", public.one, public.three')
+    await app.execute(
+        "CREATE FUNCTION public.of(rowvec.vector_second) RETURNS text LANGUAGE sql AS 'SELECT $1.chunk_text'"
+    )
     message, _ = await refused(app, "SELECT rowvec.drop_model('second')")
     assert message.startswith('Something still needs the table of the model "second"')
     assert await app.fetchval("SELECT count(*) FROM rowvec.model") == 2
@@ -542,7 +544,9 @@ async def test_a_search_that_meets_the_drop_of_its_model_goes_on_with_the_new_de
 ) -> None:
     """It has chosen the model, and waits for its table."""
     await old.execute("SELECT rowvec.add_model('next', 8)")
-    await old.execute("INSERT INTO rowvec.backfill (content_type, model, done) SELECT content_type, 'next', true FROM rowvec.source")
+    await old.execute(
+        "INSERT INTO rowvec.backfill (content_type, model, done) SELECT content_type, 'next', true FROM rowvec.source"
+    )
     await old.execute("INSERT INTO rowvec.vector_next SELECT * FROM rowvec.vector_first WHERE content_id <= '4'")
     searching, named = await connect(), await connect()
     assert len(await searching.fetch(SEARCH)) == 5
@@ -585,3 +589,19 @@ async def test_an_unwatch_and_a_drop_at_once_both_come_to_their_end(
         await old.execute("SELECT rowvec.forget_rows('old')")
     await task
     assert await old.fetchval("SELECT count(*) FROM rowvec.vector") == 0
+
+
+async def test_vectors_of_half_the_size_are_stored_found_and_searched(app: asyncpg.Connection, worker: Worker) -> None:
+    await app.execute("SELECT rowvec.drop_model('second'); SELECT rowvec.add_model('second', 4, storage => 'halfvec')")
+    await watch_old(app)
+    await settle(worker)
+    rows = await app.fetch("SELECT chunk_hash, embedding::vector::text AS written FROM rowvec.vector_second")
+    held = await worker.store_.find("second", TRAITS, [row["chunk_hash"] for row in rows])
+    assert {key: [round(number, 2) for number in value] for key, value in held.items()} == {
+        row["chunk_hash"]: [round(byte / 255, 2) for byte in row["chunk_hash"][:4]] for row in rows
+    }
+    assert len(held) == 5
+    nearest = await app.fetch(
+        "SELECT * FROM rowvec.search('', $1::text::vector, NULL, model => 'second')", rows[2]["written"]
+    )
+    assert (len(nearest), round(nearest[0]["score"], 5)) == (5, 1.0)

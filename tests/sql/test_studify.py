@@ -164,6 +164,29 @@ async def snapshot(session: asyncpg.Connection) -> dict[str, list[tuple[Any, ...
     return {name: [tuple(row) for row in await session.fetch(sql)] for name, sql in looks.items()}
 
 
+async def test_its_models_can_t_be_dropped_while_its_view_shows_them(app: asyncpg.Connection, dsn: str) -> None:
+    await app.execute("SELECT rowvec.add_model('other', 4)")
+    with pytest.raises(asyncpg.PostgresError) as caught:
+        await app.execute("SELECT rowvec.drop_model('bge_m3')")
+    assert (
+        caught.value.args[0]
+        == 'The vectors of the model "bge_m3" are shown by public.embeddings, rowvec.studify_bge_m3.'
+    )
+    drop = "DROP VIEW public.embeddings, rowvec.studify_bge_m3"
+    assert caught.value.hint == f"If nobody needs that any more, drop it first: {drop}."
+    await app.execute(f"{drop}; SELECT rowvec.drop_model('bge_m3')")
+    await install(dsn)
+    assert await app.fetchval("SELECT count(*) FROM public.embeddings") == 0
+
+
+async def test_its_models_take_texts_of_known_length(app: asyncpg.Connection, dsn: str) -> None:
+    windows = "SELECT name, window_tokens FROM rowvec.model ORDER BY name"
+    assert [tuple(row) for row in await app.fetch(windows)] == [("bge_m3", 8192), ("e5_small", 512)]
+    await app.execute("UPDATE rowvec.model SET window_tokens = 400 WHERE name = 'e5_small'")
+    await install(dsn)
+    assert [tuple(row) for row in await app.fetch(windows)] == [("bge_m3", 8192), ("e5_small", 400)]
+
+
 async def test_installing_it_again_changes_nothing(user: asyncpg.Connection, dsn: str) -> None:
     await add_courses(user, 3)
     await user.execute("GRANT SELECT, UPDATE ON embedding_queue TO pg_monitor")
