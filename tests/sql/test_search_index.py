@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -37,19 +36,19 @@ def direction(seed: int) -> str:
     return "[" + ",".join(f"{chance.uniform(-1, 1):.4f}" for _ in range(DIMENSIONS)) + "]"
 
 
-async def fill(session: asyncpg.Connection, *, rows: int = ROWS, chunks: int = 1, model: str = "big") -> None:
+async def fill(session: asyncpg.Connection, rows: int = ROWS) -> None:
     """Store rows with random vectors of any length; every hundredth belongs to ada, the first three to bob."""
     await session.execute(
         f"""
-        INSERT INTO rowvec.vector_{model} (content_type, content_id, chunk_index, chunk_text, chunk_hash, repeat, owner,
-                                           provider_revision, prefix, embedding)
-        SELECT 'course', n::text, c, 'chunk ' || c, sha256((n || ' ' || c)::bytea), 0,
-               CASE WHEN n <= 3 THEN 'bob' WHEN n % 100 = 0 THEN 'ada' END, 'r', '', (
-                   SELECT array_agg(random() - 0.5) FROM generate_series(1, {DIMENSIONS}) d WHERE n > 0 AND c >= 0)::vector
-        FROM setseed(0.5), generate_series(1, {rows}) n, generate_series(0, {chunks - 1}) c
+        INSERT INTO rowvec.vector_big (content_type, content_id, chunk_index, chunk_text, chunk_hash, repeat, owner,
+                                       provider_revision, prefix, embedding)
+        SELECT 'course', n::text, 0, 'chunk', sha256(n::text::bytea), 0,
+               CASE WHEN n <= 3 THEN 'bob' WHEN n % 100 = 0 THEN 'ada' END, 'r', '',
+               (SELECT array_agg(random() - 0.5) FROM generate_series(1, {DIMENSIONS}) d WHERE n > 0)::vector
+        FROM setseed(0.5), generate_series(1, {rows}) n
         """
     )
-    await session.execute(f"ANALYZE rowvec.vector_{model}")
+    await session.execute("ANALYZE rowvec.vector_big")
 
 
 async def add_model(session: asyncpg.Connection, distance: str = "cosine", storage: str = "vector") -> None:
@@ -70,6 +69,10 @@ async def find(session: asyncpg.Connection, query: str, arguments: str = "NULL",
         *(query, limit),
     )
     return [(row["content_type"], row["content_id"], row["chunk_index"], round(row["score"], 5)) for row in rows]
+
+
+def score(distance: str, value: float) -> float:
+    return {"cosine": 1 - value, "l2": 1 / (1 + value), "ip": -value}[distance]
 
 
 async def has_index(session: asyncpg.Connection) -> bool:
@@ -103,11 +106,11 @@ async def read_by(session: asyncpg.Connection, arguments: str = "NULL", limit: i
 
 
 @pytest.fixture
-async def big(app: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
+async def big(app: asyncpg.Connection) -> asyncpg.Connection:
     """A session beside a model `big` of thousands of rows, without an index."""
     await add_model(app)
     await fill(app)
-    yield app
+    return app
 
 
 @pytest.mark.parametrize("storage", ["vector", "halfvec"])
@@ -128,8 +131,7 @@ async def test_every_distance_and_storage_is_ordered_and_scored_alike_with_and_w
             direction(seed),
         )
         assert [row[1] for row in rows] == [row["content_id"] for row in nearest]
-        score = {"cosine": lambda d: 1 - d, "l2": lambda d: 1 / (1 + d), "ip": lambda d: -d}[distance]
-        assert [row[3] for row in rows] == [round(score(row["distance"]), 5) for row in nearest]
+        assert [row[3] for row in rows] == [round(score(distance, row["distance"]), 5) for row in nearest]
     await create_index(app, f"{storage}_{distance}_ops")
     assert await has_index(app)
     before = await scans(app)
@@ -225,7 +227,7 @@ async def test_the_chunks_of_one_long_row_hide_no_other(big: asyncpg.Connection)
 
 async def test_rows_alike_come_in_a_fixed_order(app: asyncpg.Connection) -> None:
     await add_model(app)
-    await fill(app, rows=30)
+    await fill(app, 30)
     await app.execute("UPDATE rowvec.vector_big SET embedding = $1::text::vector", direction(1))
     exact = await find(app, direction(1))
     await create_index(app)
