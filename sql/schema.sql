@@ -1305,7 +1305,8 @@ CREATE FUNCTION rowvec.missing_rights(role name) RETURNS TABLE(privilege text, o
                ('rowvec.daemon', ARRAY['SELECT', 'INSERT', 'DELETE'], ARRAY['beat_at', 'resting']),
                ('rowvec.vector', ARRAY['SELECT', 'DELETE'], ARRAY['updated_at'])
         UNION ALL
-        SELECT format('rowvec.%I', c.relname), ARRAY['SELECT', 'INSERT', 'DELETE'], ARRAY['chunk_index', 'owner']
+        SELECT format('rowvec.%I', c.relname), ARRAY['SELECT', 'INSERT', 'DELETE'],
+               ARRAY['chunk_index', 'chunk_start', 'owner']
         FROM rowvec.model m
         JOIN pg_class c ON c.relname = 'vector_' || m.name AND c.relnamespace = 'rowvec'::regnamespace
     ),
@@ -2249,10 +2250,16 @@ CREATE TABLE rowvec.vector (
     owner text,
     provider_revision text NOT NULL,
     prefix text NOT NULL,
-    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    chunk_start integer,
+    heading text DEFAULT ''::text NOT NULL
 );
 
 COMMENT ON COLUMN rowvec.vector.repeat IS 'How many times the same chunk stood in this row before: with it a chunk is known without its position.';
+
+COMMENT ON COLUMN rowvec.vector.chunk_start IS 'Where chunk_text begins in the row''s text, in characters from 0; NULL of a chunk that is as it was before this was kept.';
+
+COMMENT ON COLUMN rowvec.vector.heading IS 'The title and headings that the chunk stands under: the model was given them, an empty line and chunk_text.';
 
 ALTER TABLE ONLY rowvec.backfill
     ADD CONSTRAINT backfill_pkey PRIMARY KEY (content_type, model);

@@ -70,7 +70,7 @@ class Worker:
             if row is None:
                 documents.append(Document(item))
             else:
-                chunks = split_text(source, render_text(source, row.fields))
+                chunks = split_text(source, *render_text(source, row.fields))
                 documents.append(Document(item, row.owner, chunks))
         return documents
 

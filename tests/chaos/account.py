@@ -72,9 +72,9 @@ async def _wanted(session: asyncpg.Connection, table: str, dimensions: int) -> C
     source = Source(*found)
     rows = await session.fetch(f"SELECT id::text, author, json_build_array(body)::text AS fields FROM {table}")
     return Counter(
-        (row["id"], chunk.index, chunk.text, row["author"], tuple(deterministic_embedding(chunk.text, dimensions)))
+        (row["id"], chunk.index, chunk.body, row["author"], tuple(deterministic_embedding(chunk.text, dimensions)))
         for row in rows
-        for chunk in split_text(source, render_text(source, row["fields"]))
+        for chunk in split_text(source, *render_text(source, row["fields"]))
     )
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from hypothesis import given
@@ -26,9 +27,13 @@ def document(content_id: str, owner: str | None, pieces: list[str]) -> Document:
     seen: Counter[str] = Counter()
     chunks = []
     for index, piece in enumerate(pieces):
-        chunks.append(Chunk(index, piece, hashlib.sha256(piece.encode()).digest(), seen[piece]))
+        chunks.append(Chunk(index, piece, hashlib.sha256(piece.encode()).digest(), seen[piece], index * 2))
         seen[piece] += 1
     return Document(Item(int(content_id), content_id, 1, 0, datetime(2026, 1, 1, tzinfo=UTC)), owner, chunks)
+
+
+def moved_by(found: Document, characters: int) -> Document:
+    return replace(found, chunks=[replace(chunk, start=chunk.start + characters) for chunk in found.chunks])
 
 
 def stored(found: Document, traits: EmbedderTraits = NOW) -> list[StoredChunk]:
@@ -36,7 +41,8 @@ def stored(found: Document, traits: EmbedderTraits = NOW) -> list[StoredChunk]:
 
 
 def as_stored(found: Document, chunk: Chunk, traits: EmbedderTraits = NOW) -> StoredChunk:
-    return StoredChunk(found.item.content_id, chunk.hash, chunk.repeat, chunk.index, found.owner, *traits)
+    place = (chunk.index, chunk.start, chunk.heading)
+    return StoredChunk(found.item.content_id, chunk.hash, chunk.repeat, *place, found.owner, *traits)
 
 
 def applied(diff: ChunkDiff, held: list[StoredChunk]) -> list[StoredChunk]:
@@ -44,7 +50,7 @@ def applied(diff: ChunkDiff, held: list[StoredChunk]) -> list[StoredChunk]:
     table = [chunk for chunk in held if chunk not in diff.gone]
     for found, chunk in diff.moved:
         [before] = [row for row in table if row[:3] == (found.item.content_id, chunk.hash, chunk.repeat)]
-        table[table.index(before)] = before._replace(position=chunk.index, owner=found.owner)
+        table[table.index(before)] = before._replace(position=chunk.index, start=chunk.start, owner=found.owner)
     return table + [as_stored(found, chunk) for found, chunk in diff.new]
 
 
@@ -95,6 +101,27 @@ def test_a_new_owner_moves_all_chunks() -> None:
     diff = diff_chunks([after], stored(before), NOW)
     assert [chunk.text for _, chunk in diff.moved] == ["a", "b"]
     assert (diff.new, diff.gone) == ([], [])
+
+
+def test_chunks_behind_an_edit_move_though_their_positions_stay() -> None:
+    before = document("1", None, ["a", "b"])
+    after = moved_by(before, 5)
+    assert diff_chunks([after], stored(before), NOW).moved == [(after, chunk) for chunk in after.chunks]
+
+
+def test_a_chunk_stored_without_its_start_is_given_it() -> None:
+    found = document("1", None, ["a"])
+    diff = diff_chunks([found], [chunk._replace(start=None) for chunk in stored(found)], NOW)
+    assert (diff.new, diff.moved, diff.gone) == ([], [(found, found.chunks[0])], [])
+
+
+def test_the_same_text_with_another_part_of_it_as_heading_is_stored_anew() -> None:
+    plain = document("1", None, ["Guide\n\nwords"])
+    [chunk] = plain.chunks
+    headed = replace(plain, chunks=[replace(chunk, body="words", heading="Guide")])
+    assert headed.chunks[0].text == chunk.text
+    diff = diff_chunks([headed], stored(plain), NOW)
+    assert (diff.new, diff.moved, diff.gone) == ([(headed, headed.chunks[0])], [], stored(plain))
 
 
 def test_a_row_that_is_gone_loses_all_its_chunks() -> None:

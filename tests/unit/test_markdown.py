@@ -19,7 +19,7 @@ from rowvec.domain.text import split_text
 
 
 def cut(text: str, size: int, overlap: int = 0) -> list[str]:
-    return list(cut_text(text, size, overlap, read_structure(text)))
+    return [piece.text for piece in cut_text(text, size, overlap, read_structure(text))]
 
 
 def visible(text: str) -> str:

@@ -20,7 +20,8 @@ class ChunkDiff:
 def diff_chunks(documents: Sequence[Document], stored: Iterable[StoredChunk], traits: EmbedderTraits) -> ChunkDiff:
     """Compare what rows are made of now with what the table holds for them.
 
-    A chunk whose vector was made by another revision or prefix counts as gone and is stored anew.
+    A chunk whose vector was made by another revision or prefix counts as gone and is stored anew. So does one that
+    gives the model the same text with another part of it as its heading.
 
     Args:
         documents: the rows as they are now, each key once.
@@ -32,11 +33,11 @@ def diff_chunks(documents: Sequence[Document], stored: Iterable[StoredChunk], tr
     for document in documents:
         for chunk in document.chunks:
             before = held.get((document.item.content_id, chunk.hash, chunk.repeat))
-            if before is None or (before.provider_revision, before.prefix) != traits:
+            if before is None or (before.provider_revision, before.prefix, before.heading) != (*traits, chunk.heading):
                 diff.new.append((document, chunk))
                 continue
             del held[before[:3]]
-            if (before.position, before.owner) != (chunk.index, document.owner):
+            if (before.position, before.start, before.owner) != (chunk.index, chunk.start, document.owner):
                 diff.moved.append((document, chunk))
     diff.gone = list(held.values())
     return diff

@@ -37,6 +37,18 @@ _TRAILING: Final = re.compile(
 )
 
 
+class Piece(NamedTuple):
+    """A part of a text as it was cut.
+
+    Attributes:
+        start: the offset of its first character.
+        text: its characters.
+    """
+
+    start: int
+    text: str
+
+
 class Span(NamedTuple):
     """A part of a text that is better not cut, by offsets.
 
@@ -62,10 +74,12 @@ class Structure:
     Attributes:
         breaks: offsets where a cut is good, ascending; one sequence a strength, the strongest first.
         spans: ascending, without overlap; no break lies inside one.
+        headings: offsets where headings begin, ascending; one sequence a level, the highest first.
     """
 
     breaks: Sequence[Sequence[int]] = ()
     spans: Sequence[Span] = ()
+    headings: Sequence[Sequence[int]] = ()
 
 
 _BEGIN: Final = attrgetter("begin")
@@ -73,7 +87,7 @@ PLAIN: Final = Structure()
 """Of a text of which nothing is known."""
 
 
-def cut_text(text: str, size: int, overlap: int, structure: Structure = PLAIN) -> Iterator[str]:
+def cut_text(text: str, size: int, overlap: int, structure: Structure = PLAIN) -> Iterator[Piece]:
     """Yield the pieces of a text, without white space at their ends.
 
     Args:
@@ -89,10 +103,10 @@ def cut_text(text: str, size: int, overlap: int, structure: Structure = PLAIN) -
     while (visible := _VISIBLE.search(text, start)) is not None:
         start = visible.start()
         if len(text) - start <= size:
-            yield text[start:]
+            yield Piece(start, text[start:])
             return
         cut = _find_cut(text, structure, start + max(size // 2, overlap + 1), start + size, size)
-        yield text[start:cut].rstrip()
+        yield Piece(start, text[start:cut].rstrip())
         start = _step_back(text, cut, min(overlap, size - _held_after(text, structure, cut, size)))
 
 

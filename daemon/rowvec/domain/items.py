@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from rowvec.domain.lanes import Lane
+
+HEADING_GAP: Final = "\n\n"
+"""What stands between the heading of a chunk and its body."""
 
 
 class Slot(NamedTuple):
@@ -118,15 +121,29 @@ class Chunk:
 
     Attributes:
         index: position in the row, from 0.
-        text: what is embedded.
-        hash: SHA-256 of the text in UTF-8, 32 bytes.
-        repeat: how many times the same text stood in this row before.
+        body: its own characters, just as they stand in the row's text.
+        hash: SHA-256 of `text` in UTF-8, 32 bytes.
+        repeat: how many times the same `text` stood in this row before.
+        start: the offset in the row's text where `body` begins, in characters.
+        heading: the row's title and the headings that it stands under, in one line; empty outside Markdown.
     """
 
     index: int
-    text: str
+    body: str
     hash: bytes
     repeat: int
+    start: int = 0
+    heading: str = ""
+
+    @property
+    def text(self) -> str:
+        """What is embedded."""
+        return embedded_text(self.heading, self.body)
+
+
+def embedded_text(heading: str, body: str) -> str:
+    """Return what a model is given of a chunk: its body, below the heading if it has one."""
+    return f"{heading}{HEADING_GAP}{body}" if heading else body
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +191,14 @@ class Fold:
 
 
 class StoredChunk(NamedTuple):
-    """A chunk that a model's table holds for a row, without its embedding."""
+    """A chunk that a model's table holds for a row, without its body and embedding; `start` is None where it is old."""
 
     content_id: str
     hash: bytes
     repeat: int
     position: int
+    start: int | None
+    heading: str
     owner: str | None
     provider_revision: str
     prefix: str

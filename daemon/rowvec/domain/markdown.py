@@ -54,6 +54,7 @@ class Block:
         goes_on: whether a line that begins nothing else belongs to it.
         is_prose: whether a line under it may turn it into a heading or a table.
         is_whole: whether it should not be cut.
+        is_nested: whether it stands in a quote or a list item: a heading there is above nothing outside.
     """
 
     begin: int
@@ -63,26 +64,31 @@ class Block:
     goes_on: bool = True
     is_prose: bool = False
     is_whole: bool = False
+    is_nested: bool = False
 
 
 def read_structure(text: str) -> Structure:
-    """Return where a text in Markdown is cut best, and what is kept whole.
+    """Return where a text in Markdown is cut best, what is kept whole, and its headings.
 
     Before headings first, by their level; then between blocks, before list items, and inside the items. Fenced code
     and tables are kept whole, and headings with what they lead to: all of it when that is kept whole, or else its
     beginning. Every text is Markdown: there are no errors.
     """
     breaks = [array("Q") for _ in range(_INNER)]
+    headings = [array("Q") for _ in range(_BLOCK - 1)]
     spans = []
     end = 0
     for group in _group_blocks(read_blocks(text)):
         if end:
             breaks[group[0].rank - 1].append(end)
+        for block in group:
+            if block.rank < _BLOCK and not block.is_nested:
+                headings[block.rank - 1].append(block.begin)
         span = _span(group)
         if span.end > span.begin:
             spans.append(span)
         end = group[-1].end
-    return Structure(breaks, spans)
+    return Structure(breaks, spans, headings)
 
 
 def read_blocks(text: str) -> Iterator[Block]:
@@ -148,6 +154,7 @@ class _Reader:
         indent = _width(line["indent"])
         rank = _INNER if indent >= _INNER_INDENT else _ITEM if line["items"] else _BLOCK
         block = Block(line.end() - len(line[0].lstrip()), line.end(), rank, _quotes(line))
+        block.is_nested = bool(block.quotes or line["items"] or (self._content and indent >= _INNER_INDENT))
         if is_code:
             return block
         self._content = _width(line["indent"] + line["items"]) if line["items"] else min(indent, self._content)

@@ -6,24 +6,43 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
-from rowvec.domain.chunking import PLAIN, cut_text
+from rowvec.domain.chunking import Piece, cut_text
 from rowvec.domain.errors import TextRejectedError
-from rowvec.domain.items import Chunk, Source
+from rowvec.domain.headings import Outline
+from rowvec.domain.items import HEADING_GAP, Chunk, Source, embedded_text
 from rowvec.domain.markdown import read_structure
 
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 _SPACE_RUN: Final = re.compile(r"\n{3,}")
 
+TITLE_CHARACTERS: Final = 200
+HEADING_CHARACTERS: Final = 200
+"""The most of what a chunk of Markdown stands under; of small chunks a fifth."""
+_HEADING_SHARE: Final = 5
 
-def render_text(source: Source, fields: str) -> str:
-    """Return the text of a row, stripped; empty when no column has anything to say.
 
-    Without a template each column that has a value stands on a line of its own behind its label. With one, the
-    values replace `{column}`; a template filled with nothing but empty values gives no text at all.
+class RowText(NamedTuple):
+    """What a row has to say.
+
+    Attributes:
+        text: all of it, stripped; empty when no column has anything to say.
+        title: of a row of several columns the first one, where that is a short line; empty: it has none.
+    """
+
+    text: str
+    title: str
+
+
+def render_text(source: Source, fields: str) -> RowText:
+    """Return the text of a row.
+
+    Without a template each column that has a value stands on a line of its own behind its label; in Markdown a value
+    of several lines stands below it, so that its first line is read as what it is. With a template, the values replace
+    `{column}`; one filled with nothing but empty values gives no text at all.
 
     Args:
         source: names the columns and the template.
@@ -37,38 +56,68 @@ def render_text(source: Source, fields: str) -> str:
     except RecursionError as error:
         raise TextRejectedError("The row's columns are nested too deeply.", str(error)) from error
     if not any(values.values()):
-        return ""
+        return RowText("", "")
     if source.template is None:
-        text = "\n".join(f"{label}: {value}" for label, value in values.items() if value)
+        text = "\n".join(_labelled(source, label, value) for label, value in values.items() if value)
     else:
         text = _PLACEHOLDER.sub(lambda match: values[match.group(1)], source.template)
         text = _SPACE_RUN.sub("\n\n", text)
-    return text.strip()
+    return RowText(text.strip(), _title(source, values))
 
 
-def split_text(source: Source, text: str) -> list[Chunk]:
+def split_text(source: Source, text: str, title: str = "") -> list[Chunk]:
     """Cut a row's text into chunks by the source's own settings, so that all models share the boundaries.
 
     Args:
         source: says how; sizes and overlap are in characters.
         text: a row's whole text; an empty one gives no chunks.
+        title: goes with each chunk of Markdown.
     """
     if not text:
         return []
+    if source.chunking == "markdown":
+        return _number(_pieces_of_markdown(source, text, title))
+    if source.chunking == "characters":
+        return _number(("", piece) for piece in cut_text(text, source.chunk_characters, source.chunk_overlap))
+    return _number([("", Piece(0, text))])
+
+
+def _number(pieces: Iterable[tuple[str, Piece]]) -> list[Chunk]:
+    """Return the chunks that pieces make, each below its heading."""
     seen: Counter[bytes] = Counter()
     chunks = []
-    for index, piece in enumerate(_pieces(source, text)):
-        digest = hashlib.sha256(piece.encode()).digest()
-        chunks.append(Chunk(index, piece, digest, seen[digest]))
+    for index, (heading, piece) in enumerate(pieces):
+        digest = hashlib.sha256(embedded_text(heading, piece.text).encode()).digest()
+        chunks.append(Chunk(index, piece.text, digest, seen[digest], piece.start, heading))
         seen[digest] += 1
     return chunks
 
 
-def _pieces(source: Source, text: str) -> Iterable[str]:
-    if source.chunking == "none":
-        return [text]
-    structure = read_structure(text) if source.chunking == "markdown" else PLAIN
-    return cut_text(text, source.chunk_characters, source.chunk_overlap, structure)
+def _pieces_of_markdown(source: Source, text: str, title: str) -> Iterator[tuple[str, Piece]]:
+    """Cut Markdown so that there is room for what each piece stands under.
+
+    The room does not depend on how long that is: another heading moves no cut of what stands under it.
+    """
+    structure = read_structure(text)
+    outline = Outline(text, structure, title)
+    most = min(HEADING_CHARACTERS, source.chunk_characters // _HEADING_SHARE)
+    size = source.chunk_characters - (most + len(HEADING_GAP) if outline else 0)
+    for piece in cut_text(text, size, min(source.chunk_overlap, size // 2), structure):
+        yield outline.heading(piece.start, piece.start + len(piece.text), most), piece
+
+
+def _labelled(source: Source, label: str, value: str) -> str:
+    if source.chunking == "markdown" and "\n" in value:
+        return f"\n{label}:\n\n{value}\n"
+    return f"{label}: {value}"
+
+
+def _title(source: Source, values: Mapping[str, str]) -> str:
+    first = source.labels[0]
+    value = values[first]
+    is_in_text = source.template is None or f"{{{first}}}" in source.template
+    is_short_line = len(value) <= TITLE_CHARACTERS and len(value.splitlines()) == 1
+    return value if len(values) > 1 and is_in_text and is_short_line else ""
 
 
 def _decode(fields: str) -> list[Any]:

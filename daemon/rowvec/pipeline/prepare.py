@@ -72,4 +72,4 @@ def _documents(source: Source, items: Sequence[Item], rows: Sequence[Row]) -> li
 def _document(source: Source, item: Item, row: Row | None) -> Document:
     if row is None:
         return Document(item)
-    return Document(item, row.owner, split_text(source, render_text(source, row.fields)))
+    return Document(item, row.owner, split_text(source, *render_text(source, row.fields)))
