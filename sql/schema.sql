@@ -1306,7 +1306,7 @@ CREATE FUNCTION rowvec.missing_rights(role name) RETURNS TABLE(privilege text, o
                ('rowvec.vector', ARRAY['SELECT', 'DELETE'], ARRAY['updated_at'])
         UNION ALL
         SELECT format('rowvec.%I', c.relname), ARRAY['SELECT', 'INSERT', 'DELETE'],
-               ARRAY['chunk_index', 'chunk_start', 'owner']
+               ARRAY['chunk_index', 'chunk_step', 'owner']
         FROM rowvec.model m
         JOIN pg_class c ON c.relname = 'vector_' || m.name AND c.relnamespace = 'rowvec'::regnamespace
     ),
@@ -2144,6 +2144,43 @@ ALTER TABLE rowvec.change ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE rowvec.vector (
+    content_type text NOT NULL,
+    content_id text NOT NULL,
+    chunk_index integer NOT NULL,
+    chunk_text text NOT NULL,
+    chunk_hash bytea NOT NULL,
+    repeat integer NOT NULL,
+    owner text,
+    provider_revision text NOT NULL,
+    prefix text NOT NULL,
+    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    chunk_step integer,
+    heading text DEFAULT ''::text NOT NULL
+);
+
+COMMENT ON COLUMN rowvec.vector.repeat IS 'How many times the same chunk stood in this row before: with it a chunk is known without its position.';
+
+COMMENT ON COLUMN rowvec.vector.chunk_step IS 'How many characters after this chunk the next one of its row begins; of the last one, its length. NULL: not known.';
+
+COMMENT ON COLUMN rowvec.vector.heading IS 'The title and headings that the chunk stands under: the model was given them, an empty line and chunk_text.';
+
+CREATE VIEW rowvec.chunk AS
+ SELECT substr((c.relname)::text, (length('vector_'::text) + 1)) AS model,
+    v.content_type,
+    v.content_id,
+    v.chunk_index,
+        CASE
+            WHEN (count(v.chunk_step) OVER ahead = count(*) OVER ahead) THEN (COALESCE(sum(v.chunk_step) OVER ahead, (0)::bigint))::integer
+            ELSE NULL::integer
+        END AS chunk_start,
+    v.heading,
+    v.chunk_text,
+    v.owner
+   FROM (rowvec.vector v
+     JOIN pg_class c ON ((c.oid = v.tableoid)))
+  WINDOW ahead AS (PARTITION BY v.tableoid, v.content_type, v.content_id ORDER BY v.chunk_index ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING);
+
 CREATE TABLE rowvec.daemon (
     id uuid NOT NULL,
     host text NOT NULL,
@@ -2239,27 +2276,6 @@ CREATE VIEW rowvec.unfilled AS
      CROSS JOIN rowvec.model m)
      LEFT JOIN rowvec.backfill b ON (((b.content_type = s.content_type) AND (b.model = m.name))))
   WHERE (m.active AND (b.done IS NOT TRUE));
-
-CREATE TABLE rowvec.vector (
-    content_type text NOT NULL,
-    content_id text NOT NULL,
-    chunk_index integer NOT NULL,
-    chunk_text text NOT NULL,
-    chunk_hash bytea NOT NULL,
-    repeat integer NOT NULL,
-    owner text,
-    provider_revision text NOT NULL,
-    prefix text NOT NULL,
-    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    chunk_start integer,
-    heading text DEFAULT ''::text NOT NULL
-);
-
-COMMENT ON COLUMN rowvec.vector.repeat IS 'How many times the same chunk stood in this row before: with it a chunk is known without its position.';
-
-COMMENT ON COLUMN rowvec.vector.chunk_start IS 'Where chunk_text begins in the row''s text, in characters from 0; NULL of a chunk that is as it was before this was kept.';
-
-COMMENT ON COLUMN rowvec.vector.heading IS 'The title and headings that the chunk stands under: the model was given them, an empty line and chunk_text.';
 
 ALTER TABLE ONLY rowvec.backfill
     ADD CONSTRAINT backfill_pkey PRIMARY KEY (content_type, model);

@@ -7,7 +7,7 @@ visible AS MATERIALIZED (
     SELECT v.*
     FROM given g
     CROSS JOIN LATERAL (
-        SELECT content_type, content_id, chunk_hash, repeat, chunk_index, chunk_start, heading, owner,
+        SELECT content_type, content_id, chunk_hash, repeat, chunk_index, chunk_step, heading, owner,
                provider_revision, prefix, tableoid, ctid
         FROM {table}
         WHERE content_type = g.content_type AND content_id = g.content_id
@@ -24,6 +24,6 @@ locked AS MATERIALIZED (
         FOR UPDATE SKIP LOCKED
     ) AS v
 )
-SELECT content_type, content_id, chunk_hash, repeat, chunk_index, chunk_start, heading, owner, provider_revision, prefix,
+SELECT content_type, content_id, chunk_hash, repeat, chunk_index, chunk_step, heading, owner, provider_revision, prefix,
        (tableoid, ctid) IN (SELECT tableoid, ctid FROM locked) AS locked
 FROM visible

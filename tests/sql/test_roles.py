@@ -51,7 +51,7 @@ RIGHTS: Final = [
     ("SELECT", "TABLE rowvec.vector_first"),
     ("INSERT", "TABLE rowvec.vector_first"),
     ("UPDATE (chunk_index)", "TABLE rowvec.vector_first"),
-    ("UPDATE (chunk_start)", "TABLE rowvec.vector_first"),
+    ("UPDATE (chunk_step)", "TABLE rowvec.vector_first"),
     ("UPDATE (owner)", "TABLE rowvec.vector_first"),
     ("DELETE", "TABLE rowvec.vector_first"),
     ("USAGE", "SEQUENCE rowvec.generation"),

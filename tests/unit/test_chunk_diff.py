@@ -32,16 +32,12 @@ def document(content_id: str, owner: str | None, pieces: list[str]) -> Document:
     return Document(Item(int(content_id), content_id, 1, 0, datetime(2026, 1, 1, tzinfo=UTC)), owner, chunks)
 
 
-def moved_by(found: Document, characters: int) -> Document:
-    return replace(found, chunks=[replace(chunk, start=chunk.start + characters) for chunk in found.chunks])
-
-
 def stored(found: Document, traits: EmbedderTraits = NOW) -> list[StoredChunk]:
     return [as_stored(found, chunk, traits) for chunk in found.chunks]
 
 
 def as_stored(found: Document, chunk: Chunk, traits: EmbedderTraits = NOW) -> StoredChunk:
-    place = (chunk.index, chunk.start, chunk.heading)
+    place = (chunk.index, found.step(chunk), chunk.heading)
     return StoredChunk(found.item.content_id, chunk.hash, chunk.repeat, *place, found.owner, *traits)
 
 
@@ -50,7 +46,7 @@ def applied(diff: ChunkDiff, held: list[StoredChunk]) -> list[StoredChunk]:
     table = [chunk for chunk in held if chunk not in diff.gone]
     for found, chunk in diff.moved:
         [before] = [row for row in table if row[:3] == (found.item.content_id, chunk.hash, chunk.repeat)]
-        table[table.index(before)] = before._replace(position=chunk.index, start=chunk.start, owner=found.owner)
+        table[table.index(before)] = before._replace(position=chunk.index, step=found.step(chunk), owner=found.owner)
     return table + [as_stored(found, chunk) for found, chunk in diff.new]
 
 
@@ -103,15 +99,25 @@ def test_a_new_owner_moves_all_chunks() -> None:
     assert (diff.new, diff.gone) == ([], [])
 
 
-def test_chunks_behind_an_edit_move_though_their_positions_stay() -> None:
+def test_chunks_behind_a_longer_one_are_left_alone() -> None:
+    before, after = document("1", None, ["a", "b", "c", "d"]), document("1", None, ["a", "B", "c", "d"])
+    behind = [replace(chunk, start=chunk.start + 5) for chunk in after.chunks[2:]]
+    after = replace(after, chunks=[*after.chunks[:2], *behind])
+    diff = diff_chunks([after], stored(before), NOW)
+    assert (diff.new, diff.moved) == ([(after, after.chunks[1])], [])
+
+
+def test_a_chunk_with_more_behind_it_than_before_is_told_so() -> None:
     before = document("1", None, ["a", "b"])
-    after = moved_by(before, 5)
-    assert diff_chunks([after], stored(before), NOW).moved == [(after, chunk) for chunk in after.chunks]
+    after = replace(before, chunks=[before.chunks[0], replace(before.chunks[1], start=3)])
+    assert diff_chunks([after], stored(before), NOW).moved == [(after, after.chunks[0])]
+    longer = document("1", None, ["a", "b", "c"])
+    assert diff_chunks([longer], stored(before), NOW).moved == [(longer, longer.chunks[1])]
 
 
-def test_a_chunk_stored_without_its_start_is_given_it() -> None:
+def test_a_chunk_stored_without_its_step_is_given_it() -> None:
     found = document("1", None, ["a"])
-    diff = diff_chunks([found], [chunk._replace(start=None) for chunk in stored(found)], NOW)
+    diff = diff_chunks([found], [chunk._replace(step=None) for chunk in stored(found)], NOW)
     assert (diff.new, diff.moved, diff.gone) == ([], [(found, found.chunks[0])], [])
 
 

@@ -37,7 +37,7 @@ def diff_chunks(documents: Sequence[Document], stored: Iterable[StoredChunk], tr
                 diff.new.append((document, chunk))
                 continue
             del held[before[:3]]
-            if (before.position, before.start, before.owner) != (chunk.index, chunk.start, document.owner):
+            if (before.position, before.step, before.owner) != (chunk.index, document.step(chunk), document.owner):
                 diff.moved.append((document, chunk))
     diff.gone = list(held.values())
     return diff

@@ -162,6 +162,15 @@ class Document:
     chunks: Sequence[Chunk] = ()
     floods: bool = False
 
+    def step(self, chunk: Chunk) -> int:
+        """Return how many characters after one of its chunks the next one begins; of the last one, its length.
+
+        This is what is stored of a place: an edit changes no step but that of the chunk in which it was made.
+        """
+        if chunk.index + 1 == len(self.chunks):
+            return len(chunk.body)
+        return self.chunks[chunk.index + 1].start - chunk.start
+
 
 class Floors(NamedTuple):
     """The change ids below which a fold need not look, for each urgency."""
@@ -191,13 +200,13 @@ class Fold:
 
 
 class StoredChunk(NamedTuple):
-    """A chunk that a model's table holds for a row, without its body and embedding; `start` is None where it is old."""
+    """A chunk that a model's table holds for a row, without its body and embedding; `step` is None when unknown."""
 
     content_id: str
     hash: bytes
     repeat: int
     position: int
-    start: int | None
+    step: int | None
     heading: str
     owner: str | None
     provider_revision: str

@@ -91,14 +91,14 @@ class PostgresVectorStore:
             keys = [[chunk[part] for chunk in diff.gone] for part in range(3)]
             await connection.execute(self._database.sql("delete_vectors", table), type_, *keys)
         if diff.moved:
-            moved = _columns((d.item.content_id, c.hash, c.repeat, c.index, c.start, d.owner) for d, c in diff.moved)
+            moved = _columns((d.item.content_id, c.hash, c.repeat, c.index, d.step(c), d.owner) for d, c in diff.moved)
             await connection.execute(self._database.sql("move_vectors", table), type_, *moved)
         if diff.new:
             new = _columns(
                 (
                     d.item.content_id,
                     c.index,
-                    c.start,
+                    d.step(c),
                     c.heading,
                     c.body,
                     c.hash,
@@ -135,7 +135,7 @@ def _stored(row: Any) -> StoredChunk:  # noqa: ANN401 - a record
         row["chunk_hash"],
         row["repeat"],
         row["chunk_index"],
-        row["chunk_start"],
+        row["chunk_step"],
         row["heading"],
         row["owner"],
         row["provider_revision"],
