@@ -110,7 +110,10 @@ async def test_chunks_that_only_move_stay_in_their_pages(app: asyncpg.Connection
     updates = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_xact_all_tables WHERE relname = 'vector_first'"
     before = tuple(await app.fetchrow(updates) or (0, 0))
     async with app.transaction():
-        await app.execute("UPDATE rowvec.vector_first SET chunk_index = chunk_index + 1 WHERE chunk_index % 4 = 0")
+        await app.execute(
+            "UPDATE rowvec.vector_first SET chunk_index = chunk_index + 1, chunk_step = chunk_step + 1 "
+            "WHERE chunk_index % 4 = 0"
+        )
         after = tuple(await app.fetchrow(updates) or (0, 0))
     moved, in_place = (new - old for new, old in zip(after, before, strict=True))
     assert (moved, in_place) == (50, 50)
@@ -118,7 +121,7 @@ async def test_chunks_that_only_move_stay_in_their_pages(app: asyncpg.Connection
         SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indexrelid
         WHERE i.indrelid = 'rowvec.vector_first'::regclass
     """)
-    assert not {"chunk_index", "owner", "updated_at"} & {row["attname"] for row in indexed}
+    assert not {"chunk_index", "chunk_step", "heading", "owner", "updated_at"} & {row["attname"] for row in indexed}
 
 
 async def test_an_edit_writes_the_chunks_that_changed_and_moves_the_others(

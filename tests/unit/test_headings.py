@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from markdown_texts import documents, texts
 from rowvec.domain.headings import Outline, join_path, read_label
 from rowvec.domain.items import Chunk, Source
 from rowvec.domain.markdown import read_blocks, read_structure
 from rowvec.domain.text import render_text, split_text
-from unit.test_markdown import documents, texts
 
 GUIDE = """# Guide
 
