@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 
 from markdown_texts import documents, texts
 from rowvec.domain.chunking import cut_text
-from rowvec.domain.items import Source
+from rowvec.domain.items import Chunk, Source
 from rowvec.domain.markdown import read_blocks, read_structure
 from rowvec.domain.text import split_text
 
@@ -326,12 +326,22 @@ ADVERSARIES = [
         "- ```\n",
         "> ```\n",
         "***\n",
+        "# a\n## b\n### c\n#### d\nwords\n\n",
+        "a\n===\nb\n---\nc\n\n",
+        "- # a\n\n  ## b\n\n",
+        "> # a\n",
+        "## " + "word " * 20 + "\n",
+        "👩\u200d👩\u200d👧",
     ],
 ]
 
 
+def split(text: str) -> list[Chunk]:
+    return split_text(Source("note", ["title", "body"], None, "markdown", 200, 50), text, "The title")
+
+
 @pytest.mark.parametrize("pattern", ADVERSARIES)
-@pytest.mark.parametrize("act", [read_structure, partial(cut, size=200, overlap=50)])
+@pytest.mark.parametrize("act", [read_structure, partial(cut, size=200, overlap=50), split])
 def test_twice_the_text_is_twice_the_work(pattern: str, act: Callable[[str], object]) -> None:
     texts = ["word " + pattern * (characters // len(pattern)) for characters in (3_000, 6_000)]
     once, twice = (work(text, act) for text in texts)

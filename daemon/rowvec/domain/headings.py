@@ -64,10 +64,11 @@ class Outline:
 
 def read_label(text: str, begin: int) -> str:
     """Return the words of the heading that begins at an offset, as far as they stand in its first 1,000 characters."""
-    part = text[begin : begin + _READ_CHARACTERS]
-    if not (hashes := _HASHES.match(part)):
-        return " ".join(_UNDERLINE.split(part, maxsplit=1)[0].split())
-    words = part[hashes.end() :].partition("\n")[0].strip()
+    end = begin + _READ_CHARACTERS
+    if not (hashes := _HASHES.match(text, begin)):
+        return " ".join(_UNDERLINE.split(text[begin:end], maxsplit=1)[0].split())
+    newline = text.find("\n", begin, end)
+    words = text[hashes.end() : end if newline < 0 else newline].strip()
     bare = words.rstrip("#")
     return " ".join((words if bare and bare == bare.rstrip() else bare).split())
 
