@@ -218,11 +218,19 @@ def test_chunks_carry_title_and_headings_and_the_model_is_given_them() -> None:
 
 
 def test_room_is_kept_only_where_something_may_be_above() -> None:
-    assert len(split_text(source("body"), "x" * 200)) == 1
-    assert len(split_text(source("body"), "x" * 201)) == 2
-    for title, text in [("Pods", "x" * 159), ("", "# One\n" + "x" * 153)]:
-        assert len(split_text(source("body"), text[:-1], title)) == 1
-        assert len(split_text(source("body"), text, title)) == 2
+    words = "".join(f"{n:05}" for n in range(400))
+    assert max(len(chunk.body) for chunk in split_text(source("body"), words)) > 158
+    for title, text in [("Pods", words), ("", "# One\n" + words)]:
+        chunks = split_text(source("body"), text, title)
+        assert max(len(chunk.body) for chunk in chunks) <= 158
+
+
+def test_a_text_that_fits_is_one_chunk_with_its_title_and_headings_in_it() -> None:
+    text = "title: Pods\n\n# One\n\n" + "x" * 180
+    assert len(text) == 200
+    [chunk] = split_text(source("title", "body"), text, "Pods")
+    assert (chunk.body, chunk.heading) == (text, "")
+    assert len(split_text(source("title", "body"), text + "x", "Pods")) > 1
 
 
 @given(texts, st.text(max_size=250), st.integers(50, 300), st.integers(0, 150))

@@ -71,15 +71,15 @@ def split_text(source: Source, text: str, title: str = "") -> list[Chunk]:
     Args:
         source: says how; sizes and overlap are in characters.
         text: a row's whole text; an empty one gives no chunks.
-        title: goes with each chunk of Markdown.
+        title: goes with the chunks of Markdown that it does not stand in.
     """
     if not text:
         return []
-    if source.chunking == "markdown":
+    if source.chunking == "none":
+        return _number([("", Piece(0, text))])
+    if source.chunking == "markdown" and len(text) > source.chunk_characters:
         return _number(_pieces_of_markdown(source, text, title))
-    if source.chunking == "characters":
-        return _number(("", piece) for piece in cut_text(text, source.chunk_characters, source.chunk_overlap))
-    return _number([("", Piece(0, text))])
+    return _number(("", piece) for piece in cut_text(text, source.chunk_characters, source.chunk_overlap))
 
 
 def _number(pieces: Iterable[tuple[str, Piece]]) -> list[Chunk]:
@@ -102,7 +102,7 @@ def _pieces_of_markdown(source: Source, text: str, title: str) -> Iterator[tuple
     outline = Outline(text, structure, title)
     most = min(HEADING_CHARACTERS, source.chunk_characters // _HEADING_SHARE)
     size = source.chunk_characters - (most + len(HEADING_GAP) if outline else 0)
-    for piece in cut_text(text, size, min(source.chunk_overlap, size // 2), structure):
+    for piece in cut_text(text, size, source.chunk_overlap, structure):
         yield outline.heading(piece.start, piece.start + len(piece.text), most), piece
 
 
