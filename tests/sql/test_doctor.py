@@ -88,8 +88,8 @@ async def test_a_healthy_database_has_no_findings_but_a_word_for_every_check(
     assert [finding for finding in found.findings if finding.level != OK] == []
     assert found.complete
     assert [finding.about for finding in found.findings] == [
-        "server", "rights", "schema", "listening", "sources", "triggers", "reading", "unseen writes", "daemons",
-        "models", "failed items", "waiting items", "transactions", "upkeep",
+        "server", "rights", "schema", "listening", "sources", "triggers", "reading", "windows", "unseen writes",
+        "daemons", "models", "failed items", "waiting items", "transactions", "upkeep",
     ]  # fmt: skip
     assert all(finding.message for finding in found.findings)
 
@@ -306,6 +306,19 @@ async def test_a_locked_table_is_not_waited_for(well: asyncpg.Connection, dsn: s
 # --- Writes that no trigger sees -------------------------------------------------------------------------
 
 
+async def test_chunks_beyond_the_window_of_a_model_are_told(well: asyncpg.Connection, dsn: str) -> None:
+    await well.execute("UPDATE rowvec.source SET chunking = 'markdown', chunk_characters = 2000")
+    await well.execute("UPDATE rowvec.model SET window_tokens = CASE name WHEN 'first' THEN 499 ELSE 500 END")
+    found = {(finding.level, finding.about, finding.message.split(";")[-1]) for finding in await ills(dsn)}
+    assert found == {
+        (level, f"source {content_type}", f" the model {model} takes {tokens}.")
+        for level, model, tokens in [(PROBLEM, "first", 499), (WARNING, "second", 500)]
+        for content_type in ("course", "document")
+    }
+    await well.execute("UPDATE rowvec.model SET active = false")
+    assert [finding for finding in await ills(dsn) if "takes" in finding.message] == []
+
+
 async def test_a_database_that_fires_no_triggers_is_told(well: asyncpg.Connection, dsn: str) -> None:
     name = await well.fetchval("SELECT current_database()")
     await well.execute(f"ALTER DATABASE {name} SET session_replication_role = replica")
@@ -480,7 +493,7 @@ async def test_upkeep_that_does_not_come_is_told(app: asyncpg.Connection) -> Non
 async def test_every_check_fails_alone(well: asyncpg.Connection, dsn: str) -> None:
     await well.execute("DROP TABLE rowvec.source CASCADE")
     found = {finding.about: finding for finding in await ills(dsn)}
-    assert set(found) == {"sources", "triggers", "reading", "unseen writes", "waiting items"}
+    assert set(found) == {"sources", "triggers", "reading", "windows", "unseen writes", "waiting items"}
     for finding in found.values():
         assert finding.level == PROBLEM
         assert "could not be looked at" in finding.message

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from rowvec.domain.errors import LockedError, RowvecError, SourceUnreadableError
 from rowvec.domain.findings import Finding, Level, problem, warning
+from rowvec.domain.windows import judge_window
 from rowvec.postgres.connections import Database
 from rowvec.postgres.patient import Check, Patient
 from rowvec.postgres.row_reader import PostgresRowReader
@@ -129,6 +130,12 @@ def _cure(error: SourceUnreadableError) -> str:
     return READERS if "permission denied" in error.message else error.hint
 
 
+async def look_at_windows(patient: Patient) -> Sequence[Finding]:
+    """The chunks of every source fit into what the models take at once, as far as that is known."""
+    found = [judge_window(**row) for row in await patient.fetch("compare_windows")]
+    return [finding for finding in found if finding is not None]
+
+
 async def look_at_unseen_writes(patient: Patient) -> Sequence[Finding]:
     """Nobody writes in a way that fires no trigger."""
     settings = [_unfired(row["role"], row["database"]) for row in await patient.fetch("list_replica_settings")]
@@ -161,5 +168,6 @@ SOURCE_CHECKS: Final = (
     Check("sources", look_at_sources, "Every watched table is as it was."),
     Check("triggers", look_at_triggers, "Every trigger is there and fires."),
     Check("reading", look_at_reading, "Every source can be read."),
+    Check("windows", look_at_windows, "No source has chunks that are known to be too long for a model."),
     Check("unseen writes", look_at_unseen_writes, "Nobody is set to write without firing triggers."),
 )
