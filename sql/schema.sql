@@ -1302,7 +1302,7 @@ CREATE FUNCTION rowvec.missing_rights(role name) RETURNS TABLE(privilege text, o
                ('rowvec.source', ARRAY['SELECT'], ARRAY['updated_at']),
                ('rowvec.change', ARRAY['SELECT', 'DELETE'], NULL),
                ('rowvec.embedding_queue', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'], NULL),
-               ('rowvec.daemon', ARRAY['SELECT', 'INSERT', 'DELETE'], ARRAY['beat_at', 'resting']),
+               ('rowvec.daemon', ARRAY['SELECT', 'INSERT', 'DELETE'], ARRAY['beat_at', 'resting', 'load']),
                ('rowvec.vector', ARRAY['SELECT', 'DELETE'], ARRAY['updated_at'])
         UNION ALL
         SELECT format('rowvec.%I', c.relname), ARRAY['SELECT', 'INSERT', 'DELETE'],
@@ -2189,9 +2189,12 @@ CREATE TABLE rowvec.daemon (
     models text[] DEFAULT '{}'::text[] NOT NULL,
     started_at timestamp with time zone DEFAULT now() NOT NULL,
     beat_at timestamp with time zone DEFAULT now() NOT NULL,
-    resting text[] DEFAULT '{}'::text[] NOT NULL
+    resting text[] DEFAULT '{}'::text[] NOT NULL,
+    load jsonb DEFAULT '{}'::jsonb NOT NULL
 )
 WITH (fillfactor='50', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_scale_factor='0');
+
+COMMENT ON COLUMN rowvec.daemon.load IS 'By model: breaker (closed, open, half-open), why, since, texts_per_second (last minute), requests_in_hand.';
 
 CREATE TABLE rowvec.document (
     content_type text NOT NULL,

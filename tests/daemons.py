@@ -69,6 +69,8 @@ class GatedEmbedder:
         self.dimensions = dimensions
         self.concurrency = 2
         self.request_texts = 64
+        self.request_tokens = 1_000_000
+        self.requests_per_minute: float | None = None
         self.traits = EmbedderTraits("test-1", "")
         self.gate = asyncio.Event()
         self.gate.set()
@@ -79,6 +81,9 @@ class GatedEmbedder:
         self.broken: Exception | None = None
 
     async def ready(self) -> None:
+        pass
+
+    async def probe(self) -> None:
         pass
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:

@@ -62,6 +62,7 @@ class EmbeddingServer(ABC):
 
     Attributes:
         requests: those it has understood, in order.
+        looks: the paths of the pages about itself that it was asked for, in order.
         instead: is called, while it is set, in the place of all that the protocol says.
         spoil: is called, while it is set, with the texts of a request; None leaves the answer as it is.
         twist: makes other vectors of those of an answer; gets the texts too.
@@ -69,6 +70,7 @@ class EmbeddingServer(ABC):
 
     def __init__(self, dimensions: int, api_key: str = API_KEY, max_texts: int = 32) -> None:
         self.requests: list[Request] = []
+        self.looks: list[str] = []
         self.instead: Handler | None = None
         self.spoil: Callable[[web.Request, list[str]], Awaitable[web.StreamResponse | None]] | None = None
         self.twist: Callable[[list[str], Vectors], Vectors] = lambda _, vectors: vectors
@@ -125,6 +127,8 @@ class EmbeddingServer(ABC):
 
     async def handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Answer a request; the handler is that of its path."""
+        if request.method == "GET" and request.path != "/info":
+            self.looks.append(request.path)
         if self.instead is not None:
             return await self.instead(request)
         if request.path not in {"/healthz", "/health"}:
@@ -207,12 +211,14 @@ class OpenAIServer(EmbeddingServer):
     """`POST /v1/embeddings`, as OpenAI has it and vLLM, infinity, llama.cpp and LM Studio nearly.
 
     Attributes:
+        health: what `/health` answers with; 404 as OpenAI does, vLLM and others have 200 and 503.
         base64: what it makes of `encoding_format: base64`.
         llama: whether a text that is too long is refused as llama.cpp does it: 500, or 400 as elsewhere.
     """
 
     def __init__(self, dimensions: int, api_key: str = API_KEY, max_texts: int = 2048) -> None:
         super().__init__(dimensions, api_key, max_texts)
+        self.health = 404
         self.base64: Literal["taken", "ignored", "refused"] = "taken"
         self.llama = False
 
@@ -222,10 +228,14 @@ class OpenAIServer(EmbeddingServer):
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         router.add_post("/v1/embeddings", self._embed)
+        router.add_get("/health", self._health)
 
     def error(self, status: int, words: str) -> web.Response:
         problem = {"message": words, "type": "invalid_request_error", "param": None, "code": status}
         return web.json_response({"error": problem}, status=status)
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return web.Response(status=self.health)
 
     async def _embed(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -323,9 +333,13 @@ class OllamaServer(EmbeddingServer):
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         router.add_post("/api/embed", self._embed)
+        router.add_get("/api/version", self._version)
 
     def error(self, status: int, words: str) -> web.Response:
         return web.json_response({"error": words}, status=status)
+
+    async def _version(self, _: web.Request) -> web.Response:
+        return web.json_response({"version": "0.12.0"})
 
     async def _embed(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()

@@ -41,7 +41,7 @@ class Worker:
         await database.open()
         try:
             presence = PostgresPresence(database, daemon, "test", ["first", "second"])
-            await presence.beat()
+            await presence.beat([], {})
             yield cls(
                 database,
                 PostgresChangeLog(database),

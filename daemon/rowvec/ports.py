@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol, TypeAlias
@@ -20,9 +20,33 @@ from rowvec.domain.items import (
     Slot,
     Source,
 )
+from rowvec.domain.load import ModelLoad
 
 Embedding: TypeAlias = "array[float]"
 """A vector as 32-bit floats (type code `f`), as long as its model has dimensions."""
+
+
+class Timer(Protocol):
+    """A call that is still to come."""
+
+    def cancel(self) -> None:
+        """Call it off."""
+
+
+class Clock(Protocol):
+    """The time, and what waits for it."""
+
+    def seconds(self) -> float:
+        """Return the monotonic time."""
+
+    def now(self) -> datetime:
+        """Return the time of day, with its zone."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Have a function called in a while."""
 
 
 class Embedder(Protocol):
@@ -48,11 +72,26 @@ class Embedder(Protocol):
     def request_texts(self) -> int:
         """The most texts of one request."""
 
+    @property
+    def request_tokens(self) -> int:
+        """The most tokens of one request, as `domain.budget` estimates them; a text with more goes alone."""
+
+    @property
+    def requests_per_minute(self) -> float | None:
+        """How many requests may begin in a minute; None for any number."""
+
     async def ready(self) -> None:
-        """Learn what has to be known before `embed`: `traits` and `request_texts` hold from then on.
+        """Learn what has to be known before `embed`: `traits`, `request_texts` and `request_tokens` hold from then on.
 
         Raises:
             ModelUnavailableError: the model as a whole does not answer.
+        """
+
+    async def probe(self) -> None:
+        """Ask whether the model is in order, at little cost and without a text; also one that can't tell returns.
+
+        Raises:
+            ModelUnavailableError: it is not.
         """
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
@@ -180,8 +219,13 @@ class WakeSource(Protocol):
 class Presence(Protocol):
     """This daemon among the others."""
 
-    async def beat(self, resting: Sequence[str] = ()) -> None:
-        """Say that this daemon lives, and which models and sources it lets alone, and why."""
+    async def beat(self, resting: Sequence[str], load: Mapping[str, ModelLoad]) -> None:
+        """Say that this daemon lives.
+
+        Args:
+            resting: which models and sources it lets alone, and why.
+            load: what its models stand at, by their names.
+        """
 
     async def leave(self) -> None:
         """Give all leases back, and say that this daemon has ended in good order."""

@@ -31,7 +31,7 @@ from rowvec.domain.errors import ConfigurationError
 
 _MODEL_VARIABLE: Final = re.compile(
     r"^ROWVEC_MODEL_(.+)_(PROVIDER|DIMENSIONS|CONCURRENCY|DELAY_SECONDS|URL|API_KEY|TIMEOUT_SECONDS|REMOTE_NAME"
-    r"|QUERY_PREFIX|PASSAGE_PREFIX)$"
+    r"|QUERY_PREFIX|PASSAGE_PREFIX|REQUEST_TEXTS|REQUEST_TOKENS|REQUESTS_PER_MINUTE)$"
 )
 _MODEL_NAME: Final = re.compile(r"^[a-z][a-z0-9_]{0,39}$")
 _API_KEY: Final = re.compile(r"^[!-~]{1,4096}$")
@@ -88,6 +88,9 @@ class ModelSettings(BaseModel):
     remote_name: Annotated[str, Field(max_length=200)] | None = None
     query_prefix: Prefix | None = None
     passage_prefix: Prefix | None = None
+    request_texts: Annotated[int, Field(ge=1, le=2048)] | None = None
+    request_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    requests_per_minute: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
 
     @field_validator("url", "api_key", "remote_name", mode="before")
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -32,6 +32,30 @@ class Metrics:
             "rowvec_vectors_reused",
             "Chunks whose vector was held already.",
             ["model"],
+            registry=self.registry,
+        )
+        self.tokens_sent = Counter(
+            "rowvec_tokens_sent",
+            "Tokens sent to a model, as estimated from the characters.",
+            ["model"],
+            registry=self.registry,
+        )
+        self.requests = Counter(
+            "rowvec_requests",
+            "Requests to a model by outcome (answered, rejected, failed, unavailable, cancelled).",
+            ["model", "outcome"],
+            registry=self.registry,
+        )
+        self.rate_limit_waits = Counter(
+            "rowvec_rate_limit_waits",
+            "Requests that had to wait because of the model's requests a minute.",
+            ["model"],
+            registry=self.registry,
+        )
+        self.breaker_state = Gauge(
+            "rowvec_breaker_state",
+            "1 for the state that a model's circuit breaker is in (closed, open, half-open).",
+            ["model", "state"],
             registry=self.registry,
         )
         self.request_seconds = Histogram(

@@ -8,7 +8,7 @@ import asyncpg
 
 from daemons import GatedEmbedder, eventually, finished, is_ready, running, waiting
 from rowvec.domain.errors import ModelUnavailableError
-from rowvec.pipeline.embed import HARMLESS
+from rowvec.pipeline.gate import HARMLESS
 
 
 async def texts(session: asyncpg.Connection, model: str = "first") -> list[str]:

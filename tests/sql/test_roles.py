@@ -44,6 +44,7 @@ RIGHTS: Final = [
     ("INSERT", "TABLE rowvec.daemon"),
     ("UPDATE (beat_at)", "TABLE rowvec.daemon"),
     ("UPDATE (resting)", "TABLE rowvec.daemon"),
+    ("UPDATE (load)", "TABLE rowvec.daemon"),
     ("DELETE", "TABLE rowvec.daemon"),
     ("SELECT", "TABLE rowvec.vector"),
     ("UPDATE (updated_at)", "TABLE rowvec.vector"),

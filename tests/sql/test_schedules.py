@@ -286,7 +286,7 @@ async def test_a_late_worker_is_refused_after_its_lease_went_to_another(
     late = await worker.claim()
     old = await worker.read(late)
     await course.execute("UPDATE rowvec.daemon SET beat_at = now() - interval '4 s'")
-    await other.presence.beat()
+    await other.presence.beat([], {})
     assert await other.presence.release_lost() == 1
     await course.execute("UPDATE course SET title = 'New'")
     await other.settle()

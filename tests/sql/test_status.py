@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import uuid
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
+import pytest
 
+from clocks import NOON
+from rowvec.cli import status as status_command
 from rowvec.domain.backlog import NO_DAEMON
+from rowvec.domain.load import BreakerState, ModelLoad
 from rowvec.postgres.administration import administration
 from worker import Worker
 
@@ -90,3 +95,49 @@ async def test_it_says_why_items_wait(course: asyncpg.Connection, dsn: str) -> N
     assert (await line(dsn, "second"))["why"] == ["Let alone for a while: model second: The model does not answer."]
     await course.execute("SELECT rowvec.pause('course')")
     assert (await line(dsn))["why"] == ["The source course is paused: see `rowvec resume course`."]
+
+
+CLOSED = ModelLoad(BreakerState.CLOSED, "", NOON, 12.5, 2)
+OPEN = ModelLoad(BreakerState.OPEN, "The model server can't be reached.", NOON + timedelta(seconds=90), 0.0, 0)
+
+
+async def test_what_models_stand_at_comes_from_the_heartbeat(dsn: str, worker: Worker) -> None:
+    await worker.presence.beat([], {"first": CLOSED, "second": OPEN})
+    [daemon] = (await status(dsn))["daemons"]
+    assert daemon["load"] == {
+        "first": {
+            "breaker": "closed",
+            "why": "",
+            "since": "2026-01-01T12:00:00+00:00",
+            "texts_per_second": 12.5,
+            "requests_in_hand": 2,
+        },
+        "second": {
+            "breaker": "open",
+            "why": "The model server can't be reached.",
+            "since": "2026-01-01T12:01:30+00:00",
+            "texts_per_second": 0.0,
+            "requests_in_hand": 0,
+        },
+    }
+    await worker.presence.beat([], {"first": CLOSED})
+    [daemon] = (await status(dsn))["daemons"]
+    assert list(daemon["load"]) == ["first"]
+
+
+async def test_an_open_breaker_is_told_once_with_its_reason_and_time(
+    course: asyncpg.Connection, dsn: str, worker: Worker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await course.execute("INSERT INTO course VALUES (1, 'x')")
+    resting = [f"model second: {OPEN.why}", "source course: Its table is locked."]
+    await worker.presence.beat(resting, {"first": CLOSED, "second": OPEN})
+    status_command.show(await status(dsn))
+    told = " ".join(capsys.readouterr().out.split())
+    expected = (
+        "The breaker of the model second is open, after an outage at 2026-01-01 12:01:30 UTC: "
+        "The model server can't be reached. Its items wait, and none has an attempt counted."
+    )
+    assert expected in told
+    assert told.count("can't be reached") == 1
+    assert "Let alone for a while: source course: Its table is locked." in told
+    assert "model first is" not in told

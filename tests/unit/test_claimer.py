@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from embedding_rooms import StubEmbedder, make_room
 from rowvec.domain.errors import DatabaseUnavailableError
 from rowvec.domain.items import Claim, Document, EmbedderTraits, Item, Outcome, Row, Slot, Source
 from rowvec.domain.lanes import Lane
@@ -20,7 +21,6 @@ from rowvec.health import Pulse
 from rowvec.pipeline import claim as claim_module
 from rowvec.pipeline.claim import Claimer
 from rowvec.pipeline.due_board import EVER, STRAGGLERS, DueBoard
-from rowvec.pipeline.embed import EmbedRoom
 from rowvec.pipeline.line import Line
 from rowvec.pipeline.prepare import Preparer
 from rowvec.ports import Embedding
@@ -34,12 +34,6 @@ BATCH = 4
 
 class World:
     """A claimer with its line, between a queue, rows, a model and a store in memory."""
-
-    name = "m"
-    dimensions = 1
-    concurrency = 8
-    request_texts = 8
-    traits = EmbedderTraits("revision-1", "passage")
 
     def __init__(self, claims_at_once: int = 2) -> None:
         self.now = 1000.0
@@ -60,7 +54,7 @@ class World:
         self.pulse = Pulse("claim", 30.0, lambda: self.now)
         line = Line(
             Preparer(self, OwnerShares(lambda: self.now)),
-            EmbedRoom(self, self, self.metrics),
+            make_room(StubEmbedder(self.embed, 8, 8), self, self.metrics),
             self,
             self,
             self.board,
@@ -93,9 +87,6 @@ class World:
         rows = [Row(one, None, json.dumps([f"text of {one}"])) for one in content_ids]
         return Source(content_type, ["body"], "{body}", "none", 1000, 0), rows
 
-    async def ready(self) -> None:
-        pass
-
     async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
         self.embedding += 1
         await self._tell()
@@ -104,12 +95,6 @@ class World:
         finally:
             self.embedding -= 1
         return [array("f", [float(len(text))]) for text in texts]
-
-    async def embed_query(self, text: str) -> Embedding:
-        raise NotImplementedError
-
-    async def close(self) -> None:
-        raise NotImplementedError
 
     async def find(self, model: str, traits: EmbedderTraits, hashes: Collection[bytes]) -> Mapping[bytes, Embedding]:
         del model, traits, hashes

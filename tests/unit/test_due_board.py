@@ -191,34 +191,40 @@ async def test_a_resting_source_rests_in_every_lane_and_for_every_model(board: D
     assert all([await has_nothing(board, model, lane) for model in ("m", "n") for lane in Lane])
 
 
-async def test_a_resting_model_rests_alone(board: DueBoard, clock: Clock) -> None:
-    board.rest_model("m", 10.0, "It is broken.")
+async def test_a_resting_model_rests_alone_and_until_it_is_woken(board: DueBoard, clock: Clock) -> None:
+    board.rest_model("m", "It is broken.")
     board.offer([slot("course", model, lane) for model in ("m", "n") for lane in Lane])
+    clock.now += 1e9
     assert all([await has_nothing(board, "m", lane) for lane in Lane])
     assert await taken(board, "n") == "course"
-    clock.now += 10.0
+    board.wake_model("m")
     assert await taken(board, "m") == "course"
 
 
-async def test_of_two_rests_the_longer_counts(board: DueBoard, clock: Clock) -> None:
-    board.rest_model("m", 5.0, "It is broken.")
+async def test_a_source_that_rests_while_its_model_does_rests_on(board: DueBoard, clock: Clock) -> None:
+    board.rest_model("m", "It is broken.")
     board.rest_source("course", 10.0, "It is broken.")
     board.offer([slot("course")])
-    clock.now += 7.0
+    board.wake_model("m")
     assert await has_nothing(board)
-    clock.now += 3.0
+    clock.now += 10.0
     assert await taken(board) == "course"
 
 
 async def test_a_rest_that_begins_during_a_take_holds_it_back(board: DueBoard) -> None:
     taking = asyncio.create_task(taken(board))
     await settle()
-    board.rest_model("m", 1000.0, "It is broken.")
+    board.rest_model("m", "It is broken.")
     board.offer([slot("course")])
     await settle()
     assert not taking.done()
-    board.rest_model("m", 0.0, "It is broken.")
+    board.wake_model("m")
     assert await taking == "course"
+
+
+def test_a_model_that_does_not_rest_may_be_woken(board: DueBoard) -> None:
+    board.wake_model("m")
+    assert board.resting() == []
 
 
 async def test_a_take_ends_by_itself_when_the_rest_is_over() -> None:
@@ -275,8 +281,10 @@ async def test_a_claim_that_was_not_full_is_not(board: DueBoard) -> None:
 
 
 async def test_who_rests_and_why_is_told_as_long_as_it_lasts(board: DueBoard, clock: Clock) -> None:
-    board.rest_model("m", 5.0, "It is broken.")
+    board.rest_model("m", "It is broken.")
     board.rest_source("course", 10.0, "Its table is gone.")
     assert board.resting() == ["model m: It is broken.", "source course: Its table is gone."]
-    clock.now += 6.0
-    assert board.resting() == ["source course: Its table is gone."]
+    clock.now += 11.0
+    assert board.resting() == ["model m: It is broken."]
+    board.wake_model("m")
+    assert board.resting() == []

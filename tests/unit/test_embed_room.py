@@ -9,10 +9,13 @@ from datetime import UTC, datetime
 
 import pytest
 
+from clocks import FakeClock, settle
+from embedding_rooms import make_room, recovered
 from rowvec.domain.errors import ModelMisbehavedError, ModelUnavailableError, StoppingError, TextRejectedError
 from rowvec.domain.items import Chunk, Claim, Document, EmbedderTraits, Item, Outcome
 from rowvec.domain.lanes import Lane
-from rowvec.pipeline.embed import HARMLESS, Answers, EmbedRoom
+from rowvec.pipeline.embed import Answers
+from rowvec.pipeline.gate import HARMLESS
 from rowvec.ports import Embedding
 from rowvec.telemetry import Metrics
 
@@ -41,6 +44,8 @@ class Model:
 
     name = "m"
     dimensions = 2
+    request_tokens = 1_000_000
+    requests_per_minute: float | None = None
     traits = EmbedderTraits("revision-1", "passage")
 
     def __init__(self, concurrency: int = 1, request_texts: int = 4) -> None:
@@ -55,6 +60,9 @@ class Model:
         self.answer: Callable[[Sequence[str]], None] = lambda _: None
 
     async def ready(self) -> None:
+        pass
+
+    async def probe(self) -> None:
         pass
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
@@ -114,8 +122,8 @@ def failing_at(text: str, error: Exception) -> Callable[[Sequence[str]], None]:
 class World:
     def __init__(self, concurrency: int = 1, request_texts: int = 4) -> None:
         self.model, self.store, self.metrics = Model(concurrency, request_texts), Store(), Metrics()
-        self.now = 1000.0
-        self.room = EmbedRoom(self.model, self.store, self.metrics, lambda: self.now)
+        self.clock = FakeClock()
+        self.room = make_room(self.model, self.store, self.metrics, self.clock)
         self.answers = Answers()
 
     async def embed(self, *documents: Document, lane: Lane = Lane.BULK) -> None:
@@ -191,8 +199,26 @@ async def test_requests_have_the_size_that_the_model_takes(texts: int, size: int
 
 async def test_like_lengths_share_a_request() -> None:
     world = World(request_texts=2)
-    await world.embed(document("a", "bbbb", "cc", "ddd", "eeeee", "ffffff"))
-    assert world.model.requests == [["ffffff", "eeeee"], ["bbbb", "ddd"], ["cc", "a"]]
+    await world.embed(
+        document(*(letter * 40 * length for letter, length in zip("acebdf", (1, 3, 5, 2, 4, 6), strict=True)))
+    )
+    assert [[len(text) // 40 for text in request] for request in world.model.requests] == [[6, 5], [4, 3], [2, 1]]
+
+
+async def test_a_request_is_filled_up_to_its_tokens_and_a_longer_text_goes_alone() -> None:
+    world = World(request_texts=10)
+    world.model.request_tokens = 100
+    world.model.traits = EmbedderTraits("revision-1", "p" * 32)  # 8 tokens more a text
+    sizes = [2000, 160, 160, 150, 40, 40, 40]  # 40 letters have 10 tokens, a text has 2 besides
+    texts = document(*(letter * size for letter, size in zip("abcdefg", sizes, strict=True)))
+    await world.embed(texts)
+    assert [[len(text) for text in request] for request in world.model.requests] == [
+        [2000],
+        [160, 160],
+        [150, 40, 40],
+        [40],
+    ]
+    assert world.has_all(texts)
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
@@ -295,60 +321,6 @@ async def test_a_model_is_ready_before_its_traits_are_looked_at() -> None:
     assert [len(request) for request in world.model.requests] == [2, 1]
 
 
-@pytest.mark.parametrize("lane", Lane)
-async def test_a_model_that_wants_to_be_let_alone_is_let_alone_by_every_lane(lane: Lane) -> None:
-    world = World(request_texts=1)
-
-    def answer(texts: Sequence[str]) -> None:
-        del texts
-        raise ModelUnavailableError("Too many requests.", "", 20.0)
-
-    world.model.answer = answer
-    with pytest.raises(ModelUnavailableError):
-        await world.embed(document("a", "b"))
-    assert len(world.model.requests) == 1
-    world.model.answer = lambda _: None
-    world.now += 15.0
-    with pytest.raises(ModelUnavailableError, match="Too many requests") as caught:
-        await world.embed(document("c"), lane=lane)
-    assert caught.value.retry_after_seconds == 5.0
-    assert len(world.model.requests) == 1
-    world.now += 5.0
-    await world.embed(document("c"), lane=lane)
-    assert world.has_all(document("c"))
-
-
-@pytest.mark.parametrize("wishes", [[2.0, 60.0], [60.0, 2.0], [60.0, None]])
-async def test_of_several_wishes_the_longest_counts(wishes: list[float | None]) -> None:
-    world = World(concurrency=3, request_texts=1)
-    world.model.gate.clear()
-    left = iter(wishes)
-
-    def answer(texts: Sequence[str]) -> None:
-        del texts
-        raise ModelUnavailableError("Too many requests.", "", next(left))
-
-    world.model.answer = answer
-    embedding = asyncio.create_task(world.embed(document("a", "b"), lane=Lane.IMMEDIATE))
-    await world.model.until_at_once(2)
-    world.model.gate.set()
-    with pytest.raises(ModelUnavailableError):
-        await embedding
-    world.now += 59.0
-    with pytest.raises(ModelUnavailableError, match="Too many requests"):
-        await world.embed(document("c"))
-    assert len(world.model.requests) == 2
-
-
-async def test_without_a_wish_the_next_batch_may_ask() -> None:
-    world = World()
-    world.model.answer = failing_at("a", ModelUnavailableError("Away."))
-    with pytest.raises(ModelUnavailableError):
-        await world.embed(document("a"))
-    await world.embed(document("b"))
-    assert world.has_all(document("b"))
-
-
 async def test_an_outage_says_more_than_a_rejected_text() -> None:
     world = World(concurrency=3, request_texts=1)
     world.model.gate.clear()
@@ -374,6 +346,7 @@ async def test_what_succeeded_before_an_outage_is_kept_and_not_sent_again() -> N
     assert world.has_all(document("a longer text", "another text"))
     assert digest("bad") not in world.answers.embeddings
     world.model.answer = lambda _: None
+    await recovered(world.room, world.clock)
     done = {text for text in ("a longer text", "another text", "x") if digest(text) in world.answers.embeddings}
     world.model.requests.clear()
     await world.embed(texts)
@@ -398,13 +371,14 @@ async def test_an_error_frees_all_permits() -> None:
     world = World(concurrency=2, request_texts=1)
 
     def answer(texts: Sequence[str]) -> None:
-        if len(texts[0]) > 3:
+        if " text " in texts[0]:
             raise ModelUnavailableError("Away.")
 
     world.model.answer = answer
     for round_number in range(5):
         with pytest.raises(ModelUnavailableError):
             await world.embed(document(*(f"{round_number} text {number}" for number in range(6))))
+        await recovered(world.room, world.clock)
     await world.embed(document("a", "b"), lane=Lane.IMMEDIATE)
     assert world.model.at_once == 0
 
@@ -479,3 +453,126 @@ async def test_requests_are_timed() -> None:
     world = World(request_texts=1)
     await world.embed(document("a", "b"))
     assert world.count("rowvec_request_seconds_count") == 2
+
+
+async def test_what_was_embedded_for_a_claim_that_failed_is_not_sent_for_the_next() -> None:
+    """A long document with one poison chunk: a retry sends that chunk alone."""
+    world = World(request_texts=64)
+    world.model.answer = failing_at("bad", ModelMisbehavedError("Wrong."))
+    texts = document(*(f"chunk {number}" for number in range(199)), "bad")
+    await world.embed(texts)
+    world.model.requests.clear()
+    world.answers = Answers()
+    await world.embed(texts)
+    assert set(world.answers.rejected) == {digest("bad")}
+    assert len(world.answers.embeddings) == 199
+    assert set(world.model.sent) == {"bad", HARMLESS}
+    assert world.count("rowvec_vectors_reused_total") == 199
+
+
+async def test_of_a_claim_that_an_outage_ended_the_answers_are_kept() -> None:
+    world = World(request_texts=1)
+    world.model.answer = failing_at("bad", ModelUnavailableError("Away."))
+    with pytest.raises(ModelUnavailableError):
+        await world.embed(document("a longer text", "bad"))
+    world.model.answer, world.answers = lambda _: None, Answers()
+    await recovered(world.room, world.clock)
+    world.model.requests.clear()
+    await world.embed(document("a longer text", "bad"))
+    assert world.model.sent == ["bad"]
+    assert world.has_all(document("a longer text", "bad"))
+
+
+async def test_what_other_traits_have_embedded_is_not_used() -> None:
+    world = World()
+    await world.embed(document("a"))
+    world.model.traits, world.answers = EmbedderTraits("revision-2", "passage"), Answers()
+    await world.embed(document("a"))
+    assert world.model.sent == ["a", "a"]
+
+
+class TwoClaims:
+    """Two claims with the text "same" in flight at once: the first one's request waits inside the model."""
+
+    def __init__(self, *others: str, concurrency: int = 4) -> None:
+        self.world = World(concurrency=concurrency)
+        self.first, self.second = Answers(), Answers()
+        self.texts = document("same", *others)
+
+    async def begin(self) -> tuple[asyncio.Task[None], asyncio.Task[None]]:
+        self.world.model.gate.clear()
+        room = self.world.room
+        first = asyncio.create_task(room.embed(Lane.BULK, [document("same")], self.first))
+        await self.world.model.until_at_once(1)
+        second = asyncio.create_task(room.embed(Lane.IMMEDIATE, [self.texts], self.second))
+        await settle()
+        return first, second
+
+
+async def test_the_second_of_two_claims_waits_for_the_first_ones_answer() -> None:
+    two = TwoClaims("other")
+    first, second = await two.begin()
+    assert two.world.model.requests == [["same"], ["other"]]
+    two.world.model.gate.set()
+    await asyncio.gather(first, second)
+    assert set(two.second.embeddings) == {digest("same"), digest("other")}
+    assert two.first.embeddings[digest("same")] == two.second.embeddings[digest("same")] == vector("same")
+    assert two.world.model.sent == ["same", "other"]
+
+
+async def test_who_waits_for_anothers_answer_holds_no_permit() -> None:
+    two = TwoClaims(concurrency=2)
+    first, second = await two.begin()
+    assert two.world.room.load().requests_in_hand == 1
+    third = asyncio.create_task(two.world.embed(document("third"), lane=Lane.IMMEDIATE))
+    await settle()
+    assert two.world.model.requests == [["same"], ["third"]]
+    two.world.model.gate.set()
+    await asyncio.gather(first, second, third)
+
+
+async def test_when_the_first_is_cancelled_the_second_sends_the_text_itself() -> None:
+    two = TwoClaims()
+    first, second = await two.begin()
+    first.cancel()
+    await asyncio.wait([first])
+    two.world.model.gate.set()
+    await second
+    assert two.world.model.sent == ["same", "same"]
+    assert two.second.embeddings == {digest("same"): vector("same")}
+
+
+async def test_when_the_first_fails_the_second_finds_out_for_itself() -> None:
+    two = TwoClaims()
+    two.world.model.answer = failing_at("same", TextRejectedError("Too long."))
+    first, second = await two.begin()
+    two.world.model.gate.set()
+    await asyncio.gather(first, second)
+    assert set(two.first.rejected) == set(two.second.rejected) == {digest("same")}
+
+
+async def test_when_the_model_goes_away_both_end_with_that() -> None:
+    two = TwoClaims()
+    two.world.model.answer = failing_at("same", ModelUnavailableError("Away."))
+    first, second = await two.begin()
+    two.world.model.gate.set()
+    for task in (first, second):
+        with pytest.raises(ModelUnavailableError, match="Away"):
+            await task
+    assert two.world.model.requests == [["same"]]
+
+
+async def test_what_another_claim_sends_costs_no_start() -> None:
+    """Of a model that takes a request a minute: the second text goes in the second minute, not in the third."""
+    world = World(concurrency=4)
+    world.model.requests_per_minute = 1.0
+    world.room = make_room(world.model, world.store, world.metrics, world.clock)
+    world.model.gate.clear()
+    claims = [document("same"), document("same"), document("other")]
+    tasks = [asyncio.create_task(world.embed(found, lane=Lane.IMMEDIATE)) for found in claims]
+    await world.clock.pass_by(60.0)
+    assert world.model.requests == [["same"], ["other"]]
+    world.model.gate.set()
+    await asyncio.gather(*tasks)
+    assert world.model.sent == ["same", "other"]
+    assert world.count("rowvec_rate_limit_waits_total") == 2

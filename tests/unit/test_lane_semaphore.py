@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rowvec.domain.errors import StoppingError
+from clocks import FakeClock
+from rowvec.domain.errors import ModelUnavailableError, StoppingError
 from rowvec.domain.lanes import Lane
 from rowvec.pipeline.lane_semaphore import LaneSemaphore
+from rowvec.pipeline.pace import Pace
 
 PATIENCE_SECONDS = 5.0
 lanes = st.sampled_from(list(Lane))
@@ -20,13 +22,18 @@ lanes = st.sampled_from(list(Lane))
 class Office:
     """Holders of permits as tasks that stay until they are told to leave."""
 
-    def __init__(self, permits: int) -> None:
+    def __init__(self, permits: int, per_minute: float | None = None) -> None:
         self.permits = permits
-        self.semaphore = LaneSemaphore(permits)
+        self.clock = FakeClock()
+        self.waits = 0
+        self.semaphore = LaneSemaphore(permits, Pace(per_minute, self.clock), self.clock, self._note_wait)
         self.inside: Counter[Lane] = Counter()
         self.entered: list[Lane] = []
         self.tasks: list[asyncio.Task[None]] = []
         self.doors: list[asyncio.Event] = []
+
+    def _note_wait(self) -> None:
+        self.waits += 1
 
     def come(self, lane: Lane) -> int:
         door = asyncio.Event()
@@ -70,8 +77,8 @@ class Office:
 
 
 @asynccontextmanager
-async def office(permits: int) -> AsyncIterator[Office]:
-    made = Office(permits)
+async def office(permits: int, per_minute: float | None = None) -> AsyncIterator[Office]:
+    made = Office(permits, per_minute)
     try:
         yield made
     finally:
@@ -143,7 +150,8 @@ async def test_waiting_lanes_share_a_single_permit_seven_two_one() -> None:
 
 
 async def test_visitors_of_one_lane_come_in_their_order() -> None:
-    semaphore = LaneSemaphore(1)
+    clock = FakeClock()
+    semaphore = LaneSemaphore(1, Pace(None, clock), clock)
     order: list[int] = []
 
     async def visit(number: int) -> None:
@@ -269,3 +277,108 @@ async def test_a_visitor_may_be_cancelled_while_being_turned_away() -> None:
         found.tasks[visitor].cancel()
         with pytest.raises(asyncio.CancelledError):
             await found.tasks[visitor]
+
+
+async def test_those_who_wait_are_turned_away_with_the_reason_and_later_ones_are_not() -> None:
+    async with office(1) as found:
+        holder = found.come(Lane.BULK)
+        await found.settle()
+        waiting = [found.come(lane) for lane in Lane]
+        await found.settle()
+        error = ModelUnavailableError("The model is away.")
+        found.semaphore.turn_away(error)
+        late = found.come(Lane.BULK)
+        await found.settle()
+        assert [found.tasks[visitor].exception() for visitor in waiting] == [error] * 3
+        found.doors[holder].set()
+        await found.settle()
+        assert (found.entered, found.tasks[late].done()) == ([Lane.BULK, Lane.BULK], False)
+        assert found.semaphore.held == 1
+
+
+async def test_a_pace_holds_over_a_burst_and_counts_who_waits() -> None:
+    async with office(8, per_minute=60) as found:
+        for _ in range(5):
+            found.come(Lane.BULK)
+        for passed in range(1, 6):
+            await found.clock.pass_by(0.999)
+            assert len(found.entered) == passed
+            await found.clock.pass_by(0.001)
+        assert found.waits == 4
+        assert found.clock.pending == 0
+
+
+async def test_whoever_is_more_urgent_goes_first_when_the_pace_allows_the_next() -> None:
+    async with office(4, per_minute=60) as found:
+        found.come(Lane.BULK)
+        await found.settle()
+        for _ in range(5):
+            found.come(Lane.BULK)
+        await found.clock.pass_by(0.5)
+        found.come(Lane.IMMEDIATE)
+        await found.clock.pass_by(0.5)
+        assert found.entered == [Lane.BULK, Lane.IMMEDIATE]
+
+
+async def test_lanes_share_a_pace_as_they_share_permits() -> None:
+    async with office(100, per_minute=60) as found:
+        for _ in range(20):
+            for lane in Lane:
+                found.come(lane)
+        await found.clock.pass_by(19)
+        assert Counter(found.entered) == {Lane.IMMEDIATE: 14, Lane.STANDARD: 4, Lane.BULK: 2}
+
+
+async def test_an_unused_minute_allows_no_burst_later() -> None:
+    async with office(8, per_minute=60) as found:
+        await found.clock.pass_by(600)
+        for _ in range(5):
+            found.come(Lane.BULK)
+        await found.settle()
+        assert len(found.entered) == 1
+
+
+async def test_who_is_cancelled_while_waiting_for_the_pace_takes_no_start() -> None:
+    async with office(8, per_minute=60) as found:
+        found.come(Lane.BULK)
+        await found.settle()
+        impatient, patient = found.come(Lane.BULK), found.come(Lane.BULK)
+        await found.settle()
+        found.tasks[impatient].cancel()
+        await found.clock.pass_by(1)
+        assert len(found.entered) == 2
+        assert not found.tasks[patient].done()
+
+
+async def test_who_is_cancelled_with_a_start_in_hand_gives_it_back() -> None:
+    async with office(8, per_minute=60) as found:
+        unlucky, heir = found.come(Lane.BULK), found.come(Lane.BULK)
+        await asyncio.sleep(0)  # the permit and the start are the first one's, who has not run yet
+        found.tasks[unlucky].cancel()
+        await found.settle()
+        assert found.entered == [Lane.BULK]
+        assert not found.tasks[heir].done()
+
+
+async def test_a_start_that_was_not_used_is_the_next_ones() -> None:
+    async with office(8, per_minute=60) as found:
+        idle = found.come(Lane.BULK)
+        heir = found.come(Lane.BULK)
+        await found.settle()
+        assert len(found.entered) == 1
+        found.semaphore.give_start_back()
+        found.doors[idle].set()
+        await found.settle()
+        assert len(found.entered) == 2
+        assert not found.tasks[heir].done()
+
+
+async def test_with_nobody_waiting_any_more_nothing_is_left_to_come() -> None:
+    async with office(8, per_minute=60) as found:
+        found.come(Lane.BULK)
+        await found.settle()
+        impatient = found.come(Lane.BULK)
+        await found.settle()
+        found.tasks[impatient].cancel()
+        await found.settle()
+        assert found.clock.pending == 0

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -10,6 +10,7 @@ import pytest
 
 from rowvec import lifecycle
 from rowvec.domain.errors import DatabaseUnavailableError
+from rowvec.domain.load import ModelLoad
 from rowvec.health import Health
 from rowvec.lifecycle import Rooms, run_until_stopped, watchdog_fed
 from rowvec.systemd import Notifier
@@ -74,7 +75,7 @@ class StubPresence:
         self.error: Exception | None = None
         self.hangs = False
 
-    async def beat(self, resting: Sequence[str] = ()) -> None:
+    async def beat(self, resting: Sequence[str], load: Mapping[str, ModelLoad]) -> None:
         raise NotImplementedError
 
     async def release_lost(self) -> int:

@@ -8,11 +8,12 @@ import uuid
 from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
+from clocks import FakeClock
+from embedding_rooms import StubEmbedder, make_room, recovered
 from rowvec.domain.errors import (
     DatabaseUnavailableError,
     ModelMisbehavedError,
@@ -24,11 +25,10 @@ from rowvec.domain.errors import (
 from rowvec.domain.items import Claim, Document, EmbedderTraits, Item, Outcome, Row, Slot, Source
 from rowvec.domain.lanes import Lane
 from rowvec.domain.owner_shares import OwnerShares
-from rowvec.domain.retry import LONGEST_WISH_SECONDS, Attempts
+from rowvec.domain.retry import Attempts
 from rowvec.pipeline import line as line_module
 from rowvec.pipeline.due_board import DueBoard
-from rowvec.pipeline.embed import EmbedRoom
-from rowvec.pipeline.line import LONGEST_REST_SECONDS, SHORTEST_REST_SECONDS, SOURCE_REST_SECONDS, STORE_TRIES, Line
+from rowvec.pipeline.line import SOURCE_REST_SECONDS, STORE_TRIES, Line
 from rowvec.pipeline.prepare import LONG_CHARACTERS, Preparer
 from rowvec.ports import Embedding
 from rowvec.telemetry import Metrics
@@ -39,24 +39,12 @@ AWAY = ModelUnavailableError("The model is away.")
 GONE = DatabaseUnavailableError("Postgres is away.")
 
 
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class World:
     """A line between doors in memory. What is broken is set on it: each hook may raise."""
 
-    name = "m"
-    dimensions = 1
-    concurrency = 2
-    request_texts = 8
-    traits = EmbedderTraits("revision-1", "passage")
-
     def __init__(self) -> None:
-        self.clock, self.metrics = Clock(), Metrics()
+        self.clock, self.metrics = FakeClock(), Metrics()
+        self.model = StubEmbedder(lambda texts: self.embed(texts), 2, 8)  # noqa: PLW0108 - tests replace it
         self.board = DueBoard(self.clock)
         self.texts: dict[str, str] = {}
         self.watched: Source | None = Source("course", ["body"], "{body}", "none", 1000, 0)
@@ -73,9 +61,10 @@ class World:
         self.on_embed: Callable[[Sequence[str]], None] = lambda _: None
         self.on_store: Callable[[Sequence[Document]], Outcome | None] = lambda _: None
         self.on_release: Callable[[Sequence[int]], None] = lambda _: None
+        self.room = make_room(self.model, self, self.metrics, self.clock, self.board)
         self.line = Line(
             Preparer(self, OwnerShares(self.clock)),
-            EmbedRoom(self, self, self.metrics, self.clock),
+            self.room,
             self,
             self,
             self.board,
@@ -99,30 +88,21 @@ class World:
         rows = [Row(one, "ann", json.dumps([self.texts[one]])) for one in content_ids if one in self.texts]
         return self.watched, rows
 
-    async def ready(self) -> None:
-        pass
-
     async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
         self.requests.append(list(texts))
         await asyncio.sleep(0)
         self.on_embed(texts)
         return [array("f", [float(len(text))]) for text in texts]
 
-    async def embed_query(self, text: str) -> Embedding:
-        raise NotImplementedError
-
-    async def close(self) -> None:
-        raise NotImplementedError
-
     async def find(self, model: str, traits: EmbedderTraits, hashes: Collection[bytes]) -> Mapping[bytes, Embedding]:
-        assert (model, traits) == ("m", self.traits)
+        assert (model, traits) == ("m", self.model.traits)
         return {one: self.vectors[one] for one in hashes if one in self.vectors}
 
     async def store(
         self, claim: Claim, traits: EmbedderTraits, documents: Sequence[Document], embeddings: Mapping[bytes, Embedding]
     ) -> Outcome:
         assert claim.slot._replace(lane=Lane.BULK) == SLOT
-        assert traits == self.traits
+        assert traits == self.model.traits
         self.stores.append([document.item.id for document in documents])
         await asyncio.sleep(0)
         outcome = self.on_store(documents) or Outcome(current=[document.item.id for document in documents])
@@ -244,7 +224,7 @@ EXTRA_REQUESTS = int(2 * math.log2(500))
 async def test_one_poisoned_item_among_500_is_found_fast_and_alone(
     world: World, stage: str, place: int, error: Exception, request_texts: int
 ) -> None:
-    world.request_texts = request_texts
+    world.model.request_texts = request_texts
     claim = world.claimed(500)
     poison = raises_for(f"row {place}|", error=error)
     world.on_read = (lambda ids: poison([f"{one}|" for one in ids])) if stage == "read" else world.on_read
@@ -257,7 +237,7 @@ async def test_one_poisoned_item_among_500_is_found_fast_and_alone(
     assert (world.failed[place][0] is None) == isinstance(error, TextRejectedError)
     assert world.released == []
     assert len(world.prepared) <= (1 if stage == "embed" else LIMIT)
-    assert len(world.requests) <= math.ceil(500 / world.request_texts) + EXTRA_REQUESTS
+    assert len(world.requests) <= math.ceil(500 / world.model.request_texts) + EXTRA_REQUESTS
 
 
 async def test_what_was_embedded_before_the_poison_is_not_sent_again(world: World) -> None:
@@ -329,54 +309,6 @@ async def test_stopping_gives_items_back_and_blames_nobody(world: World) -> None
     assert not await world.is_resting()
 
 
-async def test_the_pauses_of_a_model_grow_to_the_longest(world: World) -> None:
-    world.on_embed = raises_for("text", error=AWAY)
-    expected = SHORTEST_REST_SECONDS
-    for _ in range(10):
-        await carry(world, world.claimed(1))
-        world.clock.now += expected - 0.01
-        assert await world.is_resting()
-        world.clock.now += 0.02
-        assert not await world.is_resting()
-        expected = min(2 * expected, LONGEST_REST_SECONDS)
-    assert expected == LONGEST_REST_SECONDS
-
-
-async def test_requests_that_fail_together_are_one_outage(world: World) -> None:
-    world.on_embed = raises_for("text", error=AWAY)
-    claims = [world.claimed(1) for _ in range(10)]
-    await asyncio.gather(*(world.line.carry(claim) for claim in claims))
-    world.clock.now += SHORTEST_REST_SECONDS + 0.01
-    assert not await world.is_resting()
-
-
-async def test_the_first_success_makes_the_pauses_short_again(world: World) -> None:
-    world.on_embed = raises_for("text", error=AWAY)
-    for _ in range(5):
-        await carry(world, world.claimed(1))
-    world.on_embed = lambda _: None
-    await carry(world, world.claimed(1))
-    world.clock.now += 100
-    world.vectors.clear()
-    world.on_embed = raises_for("text", error=AWAY)
-    await carry(world, world.claimed(1))
-    world.clock.now += SHORTEST_REST_SECONDS
-    assert not await world.is_resting()
-
-
-async def test_a_claim_that_needs_no_model_leaves_the_pauses_long(world: World) -> None:
-    world.on_embed = raises_for("text", error=AWAY)
-    for _ in range(4):
-        await carry(world, world.claimed(1))
-    gone = world.claimed(1)
-    world.texts.clear()
-    await carry(world, gone)
-    world.clock.now += 100
-    await carry(world, world.claimed(1))
-    world.clock.now += SHORTEST_REST_SECONDS
-    assert await world.is_resting()
-
-
 async def test_a_model_that_fails_at_every_text_counts_no_attempt(world: World) -> None:
     world.on_embed = raises_for("", error=TextRejectedError("It wants another protocol."))
     await carry(world, world.claimed(50))
@@ -407,64 +339,6 @@ async def test_what_was_rejected_is_not_sent_again_when_a_store_fails(world: Wor
     assert sum("text of row 3" in request for request in world.requests) <= 4
 
 
-def wishing(seconds: float) -> Callable[[Sequence[str]], None]:
-    return raises_for("text", error=ModelUnavailableError("Too many requests.", "", seconds))
-
-
-@pytest.mark.parametrize(("wish", "rest"), [(7.0, 7.0), (0.1, 0.1), (1e9, LONGEST_WISH_SECONDS), (math.inf, 300.0)])
-async def test_a_model_rests_as_long_as_it_asks_for_within_reason(world: World, wish: float, rest: float) -> None:
-    world.on_embed = wishing(wish)
-    await carry(world, world.claimed(20))
-    assert sorted(world.released) == list(range(20))
-    assert world.failed == {}
-    assert len(world.requests) == 1
-    world.clock.now += rest * 0.999
-    assert await world.is_resting()
-    world.clock.now += rest * 0.11
-    assert not await world.is_resting()
-
-
-async def test_a_wish_leaves_the_pauses_of_outages_as_they_are(world: World) -> None:
-    for _ in range(5):
-        world.on_embed = wishing(2.0)
-        await carry(world, world.claimed(1))
-        world.clock.now += 10.0
-    world.on_embed = raises_for("text", error=AWAY)
-    await carry(world, world.claimed(1))
-    world.clock.now += SHORTEST_REST_SECONDS + 0.01
-    assert not await world.is_resting()
-
-
-@pytest.mark.parametrize("wishes", [(2.0, 60.0), (60.0, 2.0)])
-async def test_of_several_wishes_the_longest_counts(world: World, wishes: tuple[float, float]) -> None:
-    left = iter(wishes)
-
-    def busy(_: Sequence[str]) -> None:
-        raise ModelUnavailableError("Too many requests.", "", next(left))
-
-    world.on_embed = busy
-    # Both are under way when the first is turned away.
-    claim = world.claimed(1)
-    urgent = replace(claim, slot=SLOT._replace(lane=Lane.IMMEDIATE))
-    await asyncio.gather(world.line.carry(claim), world.line.carry(urgent))
-    assert len(world.requests) == 2
-    world.clock.now += 59.0
-    assert await world.is_resting()
-    world.clock.now += 10.0
-    assert not await world.is_resting()
-
-
-@pytest.mark.parametrize("wish", [None, 0.0, -5.0, math.nan])
-async def test_without_a_wish_that_makes_sense_a_model_rests_as_after_any_outage(
-    world: World, wish: float | None
-) -> None:
-    world.on_embed = raises_for("text", error=ModelUnavailableError("Away.", "", wish))
-    await carry(world, world.claimed(1))
-    assert await world.is_resting()
-    world.clock.now += SHORTEST_REST_SECONDS
-    assert not await world.is_resting()
-
-
 async def test_an_outage_in_the_middle_keeps_what_was_stored(world: World) -> None:
     claim = world.claimed(64)
     poison = raises_for("row 5|", error=ValueError())
@@ -489,7 +363,7 @@ async def test_an_unreadable_source_rests_alone(world: World) -> None:
     assert await world.is_resting()
     world.board.offer([Slot("m", Lane.BULK, "lesson")])
     assert (await world.board.take("m", Lane.BULK)).content_type == "lesson"
-    world.clock.now += SOURCE_REST_SECONDS
+    world.clock.time += SOURCE_REST_SECONDS
     assert not await world.is_resting()
 
 
@@ -594,5 +468,6 @@ async def test_what_is_only_read_counts_against_no_owner() -> None:
     for _ in range(3):
         await world.line.carry(claim)
     world.on_embed = lambda _: None
+    await recovered(world.room, world.clock)
     await world.line.carry(claim)
     assert (len(world.stored), world.demoted) == (8, [])

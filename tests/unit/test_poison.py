@@ -22,12 +22,13 @@ class Model:
         self.requests = 0
         self.embedded: list[bytes] = []
 
-    async def ask(self, hashes: Sequence[bytes]) -> None:
+    async def ask(self, hashes: Sequence[bytes]) -> bool:
         assert hashes
         self.requests += 1
         if self.requests > self.dies_after or len(hashes) > self.most or set(self.poison) & set(hashes):
             raise NO
         self.embedded += hashes
+        return True
 
     async def prove(self) -> None:
         self.requests += 1
@@ -96,7 +97,7 @@ async def test_what_is_too_much_at_once_goes_in_several() -> None:
 
 
 async def test_an_outage_comes_as_it_is() -> None:
-    async def ask(_: Sequence[bytes]) -> None:
+    async def ask(_: Sequence[bytes]) -> bool:
         raise AWAY
 
     async def prove() -> None:
@@ -112,10 +113,10 @@ async def test_a_bad_moment_of_the_model_is_not_the_only_texts_fault() -> None:
     failures = [ModelMisbehavedError("CUDA error.")]
     model = Model(())
 
-    async def ask(hashes: Sequence[bytes]) -> None:
+    async def ask(hashes: Sequence[bytes]) -> bool:
         if failures:
             raise failures.pop()
-        await model.ask(hashes)
+        return await model.ask(hashes)
 
     assert await PoisonSearch(ask, model.prove).run(texts(1)) == {}
     assert model.embedded == texts(1)
@@ -125,7 +126,7 @@ async def test_a_single_text_that_fails_on_both_sides_of_an_answer_is_at_fault()
     error = ModelMisbehavedError("CUDA error.")
     asked: list[str] = []
 
-    async def ask(_: Sequence[bytes]) -> None:
+    async def ask(_: Sequence[bytes]) -> bool:
         asked.append("text")
         raise error
 
@@ -134,3 +135,23 @@ async def test_a_single_text_that_fails_on_both_sides_of_an_answer_is_at_fault()
 
     assert await PoisonSearch(ask, prove).run(texts(1)) == {texts(1)[0]: error}
     assert asked == ["text", "harmless", "text"]
+
+
+async def test_what_another_has_sent_proves_nothing() -> None:
+    """The second half came from elsewhere: the model itself has answered nothing since it failed at the first."""
+    asked: list[Sequence[bytes]] = []
+    proofs: list[Exception | None] = [None, AWAY]
+
+    async def ask(hashes: Sequence[bytes]) -> bool:
+        asked.append(hashes)
+        if len(asked) == 3:
+            return False
+        raise NO
+
+    async def prove() -> None:
+        if error := proofs.pop(0):
+            raise error
+
+    with pytest.raises(ModelUnavailableError):
+        await PoisonSearch(ask, prove).run(texts(2))
+    assert asked == [texts(2), texts(2)[:1], texts(2)[1:]]

@@ -9,12 +9,17 @@ from hypothesis import strategies as st
 from rowvec.domain import errors
 from rowvec.domain.retry import (
     BASE_SECONDS,
+    LEAST_REST,
+    LONGEST_LATENESS,
+    LONGEST_REST_SECONDS,
     LONGEST_SECONDS,
     LONGEST_WISH_SECONDS,
+    SHORTEST_REST_SECONDS,
     Action,
     Attempts,
     decide,
     describe,
+    let_alone_seconds,
     wished_rest_seconds,
 )
 
@@ -136,3 +141,16 @@ def test_foreign_errors_are_grouped_by_their_class() -> None:
 )
 def test_a_model_is_let_alone_as_it_asks_for_within_reason(error: Exception, seconds: float | None) -> None:
     assert wished_rest_seconds(error) == seconds
+
+
+@given(st.integers(0, 100_000), st.integers(0))
+def test_a_model_is_let_alone_the_longer_the_more_often_it_was_away(outages: int, seed: int) -> None:
+    rest = let_alone_seconds(outages, random.Random(seed))  # noqa: S311 - jitter
+    step = min(SHORTEST_REST_SECONDS * 2 ** min(outages, 100), LONGEST_REST_SECONDS)
+    assert LEAST_REST * step <= rest <= step
+
+
+@given(st.floats(0.001, 300), st.integers(0, 100), st.integers(0))
+def test_a_wish_is_kept_to_and_never_shortened(wish: float, outages: int, seed: int) -> None:
+    rest = let_alone_seconds(outages, random.Random(seed), wish)  # noqa: S311 - jitter
+    assert wish <= rest <= wish * LONGEST_LATENESS

@@ -31,6 +31,7 @@ from embedding_servers import (
     query_embedding,
 )
 from rowvec.domain.errors import ModelMisbehavedError, ModelUnavailableError, RowvecError, TextRejectedError
+from rowvec.models import server_client
 from rowvec.models.deterministic import deterministic_embedding
 from rowvec.models.ollama import OllamaEmbedder
 from rowvec.models.openai import OpenAIEmbedder
@@ -575,3 +576,138 @@ async def test_a_server_that_names_no_model_is_waited_for(tei_server: TeiServer,
     async with asking(tei_server) as model:
         with pytest.raises(ModelUnavailableError, match=r"says nothing of a model.*ROWVEC_MODEL_BGE_M3_URL"):
             await model.ready()
+
+
+# Health
+
+
+PAGES = {
+    SentenceTransformersServer: "/healthz",
+    OpenAIServer: "/health",
+    TeiServer: "/health",
+    OllamaServer: "/api/version",
+}
+
+
+async def ill(model: ServerEmbedder) -> ModelUnavailableError:
+    with pytest.raises(ModelUnavailableError) as caught:
+        await model.probe()
+    assert API_KEY not in shown(caught.value)
+    return caught.value
+
+
+async def test_each_protocol_has_a_page_for_its_health(model: ServerEmbedder, server: EmbeddingServer) -> None:
+    await model.probe()
+    assert server.looks == [PAGES[type(server)]]
+    assert server.requests == []
+
+
+@only("status", [429, 500, 502, 503])
+async def test_a_server_that_is_not_well_is_waited_for(
+    model: ServerEmbedder, server: EmbeddingServer, status: int
+) -> None:
+    server.instead = always(web.Response(status=status, text="Loading", headers={"Retry-After": "7"}))
+    error = await ill(model)
+    assert f"({status})" in error.message
+    assert error.retry_after_seconds == 7
+
+
+async def test_a_server_that_is_not_there_is_not_well(model: ServerEmbedder, server: EmbeddingServer) -> None:
+    await server.refuse_connections()
+    assert "can't be reached" in (await ill(model)).message
+
+
+async def test_a_server_that_hangs_is_not_well(
+    model: ServerEmbedder, server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not waited for as long as for a large request."""
+    monkeypatch.setattr(server_client, "HEALTH_SECONDS", 0.05)
+
+    over = asyncio.Event()
+
+    async def hang(_: web.Request) -> web.Response:
+        await over.wait()
+        return web.Response()
+
+    server.instead = hang
+    error = await ill(model)
+    over.set()
+    assert str(error) == "The model server does not answer in time. To be asked for its health it has 0.05 s."
+
+
+@only("answer", ["{}", '{"status": "loading"}', '["ok"]', "ok", ""])
+async def test_a_service_of_the_original_system_must_say_that_it_is_ok(answer: str) -> None:
+    async with SentenceTransformersServer(DIMENSIONS).serving() as server, asking(server) as model:
+        server.instead = always(web.Response(text=answer))
+        assert "is not well" in (await ill(model)).message
+        server.instead = always(web.Response(text='{"status": "ok", "model": "e5", "device": "cpu"}'))
+        await model.probe()
+
+
+@only("health", [200, 204, 404, 405])
+async def test_a_server_of_openais_kind_need_have_no_such_page(health: int) -> None:
+    async with OpenAIServer(DIMENSIONS).serving() as server, asking(server) as model:
+        server.health = health
+        await model.probe()
+        assert server.looks == ["/health"]
+
+
+@only("kind", [SentenceTransformersServer, TeiServer, OllamaServer])
+async def test_the_others_must_have_it(kind: type[EmbeddingServer]) -> None:
+    async with kind(DIMENSIONS).serving() as server, asking(server) as model:
+        server.instead = always(web.Response(status=404))
+        assert f"does not know {PAGES[kind]}" in (await ill(model)).message
+
+
+# Limits
+
+
+async def test_a_model_that_nothing_is_set_for_has_its_servers_limits(model: ServerEmbedder) -> None:
+    limits = {
+        "sentence_transformers": (32, 16_384),
+        "openai": (64, 300_000),
+        "tei": (32, 16_384),
+        "ollama": (32, 16_384),
+    }
+    kind = next(name for name, (_, embedder) in PROTOCOLS.items() if type(model) is embedder)
+    assert (model.request_texts, model.request_tokens) == limits[kind]
+    assert model.requests_per_minute is None
+
+
+async def test_limits_that_are_set_go_before(server: EmbeddingServer) -> None:
+    async with asking(server, request_texts=5, request_tokens=400, requests_per_minute=30.0) as model:
+        await model.ready()
+        assert (model.request_texts, model.request_tokens, model.requests_per_minute) == (5, 400, 30.0)
+    async with asking(server, request_texts=5) as model:
+        await through_a_room(model, TEXTS[:20])
+    assert [len(request.texts) for request in server.requests] == [5] * 4
+
+
+@only(
+    ("told", "wanted", "request_tokens"),
+    [
+        (None, None, 16_384),
+        (4096, None, 4096),
+        (0, None, 16_384),
+        ("many", None, 16_384),
+        (1_000_000, None, 250_000),
+        (4096, 512, 512),
+        (4096, 8192, 4096),
+        (1_000_000, 400_000, 400_000),
+    ],
+)
+async def test_tei_says_how_many_tokens_it_takes(
+    tei_server: TeiServer, told: object, wanted: int | None, request_tokens: int
+) -> None:
+    tei_server.info["max_batch_tokens"] = told
+    async with asking(tei_server, request_tokens=wanted) as model:
+        await model.ready()
+        assert model.request_tokens == request_tokens
+
+
+async def test_a_request_to_tei_stays_below_two_megabytes(tei_server: TeiServer) -> None:
+    tei_server.info |= {"max_batch_tokens": 10_000_000, "max_client_batch_size": 64, "max_input_length": 100_000}
+    texts = [f"{number:02}" + "\n" * 100_000 for number in range(60)]
+    async with asking(tei_server) as model:
+        assert len((await through_a_room(model, texts)).embeddings) == 60
+    assert sum(len(request.texts) for request in tei_server.requests) == 60

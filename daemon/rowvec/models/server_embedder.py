@@ -32,6 +32,9 @@ class ServedModel:
         remote_name: the model's name there.
         query_prefix: what goes before the text of a search.
         passage_prefix: what goes before the text of a row.
+        request_texts: the most texts of one request; None for what the server takes.
+        request_tokens: the most tokens of one request; None for what the server takes.
+        requests_per_minute: how many requests may begin in a minute; None for any number.
     """
 
     name: str
@@ -41,6 +44,9 @@ class ServedModel:
     remote_name: str = ""
     query_prefix: str = ""
     passage_prefix: str = ""
+    request_texts: int | None = None
+    request_tokens: int | None = None
+    requests_per_minute: float | None = None
 
 
 class ServerEmbedder(ABC):
@@ -49,15 +55,18 @@ class ServerEmbedder(ABC):
     Args:
         model: as it is set.
         traits: what its vectors are marked with. Without the address: a server that moves has the same model.
-        request_texts: the most texts of one request.
+        request_texts: the most texts of one request, unless another number is set.
+        request_tokens: the most tokens of one request, unless another number is set.
     """
 
-    def __init__(self, model: ServedModel, traits: EmbedderTraits, request_texts: int) -> None:
+    def __init__(self, model: ServedModel, traits: EmbedderTraits, request_texts: int, request_tokens: int) -> None:
         self.name = model.name
         self.dimensions = model.dimensions
         self.concurrency = model.concurrency
         self.traits = traits
-        self.request_texts = request_texts
+        self.request_texts = model.request_texts or request_texts
+        self.request_tokens = model.request_tokens or request_tokens
+        self.requests_per_minute = model.requests_per_minute
         self._model = model
         self._client = ServerClient(model.name, model.address)
 
@@ -76,6 +85,10 @@ class ServerEmbedder(ABC):
     async def close(self) -> None:
         """See `ports.Embedder.close`."""
         await self._client.close()
+
+    @abstractmethod
+    async def probe(self) -> None:
+        """See `ports.Embedder.probe`."""
 
     @abstractmethod
     async def _ask_passages(self, texts: Sequence[str]) -> Sequence[object]:

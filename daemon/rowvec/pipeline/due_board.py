@@ -44,7 +44,8 @@ class DueBoard:
         self._seconds = seconds
         self._turns: dict[tuple[str, Lane], _Turns] = {}
         self._floors: dict[Slot, datetime] = {}
-        self._rests: dict[tuple[str, str], _Rest] = {}
+        self._models: dict[str, str] = {}
+        self._sources: dict[str, _Rest] = {}
 
     def offer(self, slots: Iterable[Slot]) -> None:
         """Say that slots have due items."""
@@ -63,11 +64,12 @@ class DueBoard:
         turns = self._lane(model, lane)
         while True:
             turns.changed.clear()
-            awake = [name for name in turns.content_types if not self._rest_seconds(model, name)]
+            waiting = () if model in self._models else tuple(turns.content_types)
+            awake = [name for name in waiting if not self._rest_seconds(name)]
             if awake:
                 del turns.content_types[awake[0]]
                 return Slot(model, lane, awake[0])
-            rests = [self._rest_seconds(model, name) for name in turns.content_types]
+            rests = [self._rest_seconds(name) for name in waiting]
             try:
                 async with asyncio.timeout(min(rests, default=None)):
                     await turns.changed.wait()
@@ -90,32 +92,33 @@ class DueBoard:
         if len(claim.items) == limit:
             self.offer([claim.slot])
 
-    def rest_model(self, name: str, seconds: float, why: str) -> None:
-        """Let a model alone for a while, from now."""
-        self._rest(("model", name), seconds, why)
+    def rest_model(self, name: str, why: str) -> None:
+        """Let a model alone until `wake_model`."""
+        self._models[name] = why
 
-    def model_rest_seconds(self, name: str) -> float:
-        """Return for how long a model is let alone yet; 0 when it is not."""
-        rest = self._rests.get(("model", name))
-        return max(0.0, rest.until - self._seconds()) if rest else 0.0
+    def wake_model(self, name: str) -> None:
+        """Give its items out again."""
+        self._models.pop(name, None)
+        self._tell()
 
     def rest_source(self, content_type: str, seconds: float, why: str) -> None:
         """Let a source alone for a while, from now."""
-        self._rest(("source", content_type), seconds, why)
+        self._sources[content_type] = _Rest(self._seconds() + seconds, why)
+        self._tell()
 
     def resting(self) -> list[str]:
         """Return who is let alone at the moment, and why, a sentence each."""
-        now = self._seconds()
-        return [f"{kind} {name}: {rest.why}" for (kind, name), rest in self._rests.items() if rest.until > now]
+        models = [f"model {name}: {why}" for name, why in self._models.items()]
+        sources = [f"source {name}: {rest.why}" for name, rest in self._sources.items() if self._rest_seconds(name)]
+        return models + sources
 
-    def _rest(self, whom: tuple[str, str], seconds: float, why: str) -> None:
-        self._rests[whom] = _Rest(self._seconds() + seconds, why)
+    def _tell(self) -> None:
         for turns in self._turns.values():
             turns.changed.set()
 
-    def _rest_seconds(self, model: str, content_type: str) -> float:
-        rests = (self._rests.get(("model", model)), self._rests.get(("source", content_type)))
-        return max(0.0, *(rest.until - self._seconds() if rest else 0.0 for rest in rests))
+    def _rest_seconds(self, content_type: str) -> float:
+        rest = self._sources.get(content_type)
+        return max(0.0, rest.until - self._seconds()) if rest else 0.0
 
     def _lane(self, model: str, lane: Lane) -> _Turns:
         return self._turns.setdefault((model, lane), _Turns())

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
-from rowvec.domain.errors import ModelMisbehavedError, ModelUnavailableError
-from rowvec.domain.items import Document
+from rowvec.domain.budget import estimate_tokens, fill_requests
+from rowvec.domain.errors import ModelUnavailableError
+from rowvec.domain.items import Document, EmbedderTraits
 from rowvec.domain.lanes import Lane
-from rowvec.domain.retry import Action, decide, describe, wished_rest_seconds
-from rowvec.pipeline.lane_semaphore import LaneSemaphore
+from rowvec.domain.load import ModelLoad
+from rowvec.pipeline.gate import Gate
 from rowvec.pipeline.poison import PoisonSearch
+from rowvec.pipeline.recent import RecentEmbeddings
 from rowvec.ports import Embedder, Embedding, VectorStore
 from rowvec.telemetry import Metrics
-
-HARMLESS: Final = "hello"
 
 
 @dataclass(slots=True)
@@ -41,34 +39,36 @@ class EmbedRoom:
     """One model's requests, shared by its lanes.
 
     Args:
-        embedder: the model.
+        gate: to the model.
         store: is asked first for vectors that are held already.
-        metrics: counts texts sent and vectors reused.
-        seconds: the monotonic clock.
+        metrics: counts vectors reused.
     """
 
-    def __init__(
-        self,
-        embedder: Embedder,
-        store: VectorStore,
-        metrics: Metrics,
-        seconds: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.embedder = embedder
+    def __init__(self, gate: Gate, store: VectorStore, metrics: Metrics) -> None:
+        self.gate = gate
+        self.recent = RecentEmbeddings()
         self._store = store
-        self._now = seconds
-        self._wish: tuple[float, ModelUnavailableError] | None = None
-        self.permits = LaneSemaphore(embedder.concurrency)
-        self._sent = metrics.texts_sent.labels(embedder.name)
-        self._reused = metrics.vectors_reused.labels(embedder.name)
-        self._seconds = metrics.request_seconds.labels(embedder.name)
+        self._reused = metrics.vectors_reused.labels(self.embedder.name)
+
+    @property
+    def embedder(self) -> Embedder:
+        """The model."""
+        return self.gate.embedder
+
+    async def run(self) -> None:
+        """Look after the model whenever it is away, for ever."""
+        await self.gate.run()
 
     def close(self) -> None:
         """Let no new request begin; those that wait for their turn end with StoppingError."""
-        self.permits.close()
+        self.gate.close()
 
-    async def embed(self, lane: Lane, documents: Sequence[Document], answers: Answers) -> bool:
-        """Complete `answers` for each chunk; return whether the model was asked.
+    def load(self) -> ModelLoad:
+        """Return what the model stands at."""
+        return self.gate.load()
+
+    async def embed(self, lane: Lane, documents: Sequence[Document], answers: Answers) -> None:
+        """Complete `answers` for each chunk.
 
         What was filled in stays when an error ends it, so that nothing is sent again for the others.
 
@@ -79,58 +79,28 @@ class EmbedRoom:
         texts = {chunk.hash: chunk.text for document in documents for chunk in document.chunks}
         missing = texts.keys() - answers.embeddings.keys() - answers.rejected.keys()
         if not missing:
-            return False
-        await self.embedder.ready()
-        held = await self._store.find(self.embedder.name, self.embedder.traits, missing)
-        self._reused.inc(len(held))
-        answers.embeddings.update(held)
-        # The longest first and like beside like: little is padded.
-        hashes = sorted(missing - held.keys(), key=lambda digest: len(texts[digest]), reverse=True)
-        requests = _Requests(self, lane, texts, answers)
+            return
+        await self.gate.ready()
+        traits = self.embedder.traits
+        held = await self._store.find(self.embedder.name, traits, missing)
+        self.reuse(held, answers)
+        self.reuse(self.recent.find(traits, missing - held.keys()), answers)
+        requests = _Requests(self, lane, traits, texts, answers)
         async with asyncio.TaskGroup() as group:
-            for start in range(0, len(hashes), self.embedder.request_texts):
-                group.create_task(requests.send(hashes[start : start + self.embedder.request_texts]))
+            for hashes in self._filled(traits, {one: texts[one] for one in missing - answers.embeddings.keys()}):
+                group.create_task(requests.send(hashes))
         if requests.errors:
             raise _worst(requests.errors)
-        return bool(hashes)
 
-    async def ask(self, texts: Sequence[str]) -> Sequence[Embedding]:
-        """Send one request, and check that the answer is what was asked for."""
-        self._obey()
-        began = time.perf_counter()
-        try:
-            vectors = await self.embedder.embed(texts)
-        except ModelUnavailableError as error:
-            self._note_wish(error)
-            raise
-        self._seconds.observe(time.perf_counter() - began)
-        self._sent.inc(len(texts))
-        if len(vectors) != len(texts):
-            raise ModelMisbehavedError(
-                "The model answered with the wrong number of vectors.", f"{len(vectors)} for {len(texts)} texts"
-            )
-        for vector in vectors:
-            if len(vector) != self.embedder.dimensions:
-                raise ModelMisbehavedError(
-                    "The model answered with vectors of the wrong length.",
-                    f"{len(vector)} dimensions instead of {self.embedder.dimensions}",
-                )
-        return vectors
+    def reuse(self, embeddings: Mapping[bytes, Embedding], answers: Answers) -> None:
+        """Take what was embedded before, and count it."""
+        self._reused.inc(len(embeddings))
+        answers.embeddings.update(embeddings)
 
-    def _note_wish(self, error: ModelUnavailableError) -> None:
-        """Keep how long the model wants to be let alone; of several wishes the longest counts."""
-        until = self._now() + (wished_rest_seconds(error) or 0.0)
-        if until > max(self._now(), self._wish[0] if self._wish else 0.0):
-            self._wish = (until, error)
-
-    def _obey(self) -> None:
-        """Raise while the model wants to be let alone: whichever lane was told so, it is told to all."""
-        if self._wish is None:
-            return
-        until, error = self._wish
-        if (left := until - self._now()) > 0:
-            raise ModelUnavailableError(error.message, error.hint, left)
-        self._wish = None
+    def _filled(self, traits: EmbedderTraits, texts: Mapping[bytes, str]) -> list[list[bytes]]:
+        """Return what is to be sent as requests of the size that the model takes, its prefix included."""
+        tokens = {digest: estimate_tokens(traits.prefix + text) for digest, text in texts.items()}
+        return fill_requests(tokens, self.embedder.request_texts, self.embedder.request_tokens)
 
 
 @dataclass(slots=True)
@@ -139,6 +109,7 @@ class _Requests:
 
     room: EmbedRoom
     lane: Lane
+    traits: EmbedderTraits
     texts: Mapping[bytes, str]
     answers: Answers
     errors: list[Exception] = field(default_factory=list)
@@ -149,23 +120,33 @@ class _Requests:
         except Exception as error:  # noqa: BLE001 - one of them is raised for all
             self.errors.append(error)
 
-    async def _ask(self, hashes: Sequence[bytes]) -> None:
-        async with self.room.permits.permit(self.lane):
+    async def _ask(self, hashes: Sequence[bytes]) -> bool:
+        """Have all answered; what another claim sends just now is waited for. Return whether the model was asked."""
+        asked = False
+        while missing := [digest for digest in hashes if digest not in self.answers.embeddings]:
+            asked |= await self._ask_once(missing)
+            await self.room.recent.settled(self.traits, missing)
+        return asked
+
+    async def _ask_once(self, hashes: Sequence[bytes]) -> bool:
+        recent, permits = self.room.recent, self.room.gate.permits
+        async with permits.permit(self.lane):
             if self.errors:
                 raise self.errors[0]
-            vectors = await self.room.ask([self.texts[digest] for digest in hashes])
-            self.answers.embeddings.update(zip(hashes, vectors, strict=True))
+            found = recent.find(self.traits, hashes)
+            self.room.reuse(found, self.answers)
+            with recent.sending(self.traits, [digest for digest in hashes if digest not in found]) as mine:
+                if not mine:
+                    permits.give_start_back()
+                    return False
+                vectors = await self.room.gate.ask([self.texts[digest] for digest in mine])
+                embeddings = dict(zip(mine, vectors, strict=True))
+                recent.keep(self.traits, embeddings)
+                self.answers.embeddings.update(embeddings)
+                return True
 
     async def _prove(self) -> None:
-        """See that the model embeds another text: one that is broken or of another kind fails at all of them."""
-        try:
-            async with self.room.permits.permit(self.lane):
-                await self.room.ask([HARMLESS])
-        except Exception as error:
-            if decide(error, 1) is Action.WAIT:
-                raise
-            said = " ".join(describe(error)).strip()
-            raise ModelUnavailableError("The model fails at every text.", said) from error
+        await self.room.gate.prove(self.lane)
 
 
 def _worst(errors: Sequence[Exception]) -> Exception:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 from uuid import UUID
 
 import structlog
 
 from rowvec.domain.errors import DatabaseUnavailableError
+from rowvec.domain.load import ModelLoad
 from rowvec.health import Health, Part, Pulse
 from rowvec.pipeline.bell import Bell, Cause
 from rowvec.pipeline.due_board import DueBoard
@@ -26,6 +27,7 @@ class Heartbeat:
     Args:
         presence: this daemon among the others.
         board: knows who is let alone, for all to see.
+        load: tells what the models stand at, by their names.
         tokens: the claims under way here.
         bell: is rung when lost items were given back.
         health: is told whether Postgres answers.
@@ -33,10 +35,18 @@ class Heartbeat:
     """
 
     def __init__(  # noqa: PLR0913 - a room's doors, each wired once
-        self, presence: Presence, board: DueBoard, tokens: Collection[UUID], bell: Bell, health: Health, pulse: Pulse
+        self,
+        presence: Presence,
+        board: DueBoard,
+        load: Callable[[], Mapping[str, ModelLoad]],
+        tokens: Collection[UUID],
+        bell: Bell,
+        health: Health,
+        pulse: Pulse,
     ) -> None:
         self._presence = presence
         self._board = board
+        self._load = load
         self._tokens = tokens
         self._bell = bell
         self._health = health
@@ -55,7 +65,7 @@ class Heartbeat:
             await asyncio.sleep(EVERY_SECONDS)
 
     async def _beat(self) -> None:
-        await self._presence.beat(self._board.resting())
+        await self._presence.beat(self._board.resting(), self._load())
         if not self._health.is_well(Part.DATABASE):
             log.info("database.ready")
         self._health.set(Part.DATABASE, well=True)

@@ -12,16 +12,13 @@ import structlog
 from rowvec.domain.errors import DatabaseUnavailableError, SourceUnreadableError, StatementTimeoutError, StoppingError
 from rowvec.domain.items import Claim, Document, Item
 from rowvec.domain.lanes import Lane
-from rowvec.domain.retry import Action, Attempts, decide, describe, wished_rest_seconds
+from rowvec.domain.retry import Action, Attempts, decide, describe
 from rowvec.pipeline.due_board import DueBoard
 from rowvec.pipeline.embed import Answers, EmbedRoom
 from rowvec.pipeline.prepare import Preparer
 from rowvec.ports import Embedding, ItemQueue, VectorStore
 from rowvec.telemetry import Metrics
 
-SHORTEST_REST_SECONDS: Final = 0.5
-LONGEST_REST_SECONDS: Final = 30.0
-LONGEST_LATENESS: Final = 1.1
 SOURCE_REST_SECONDS: Final = 2.0
 STORE_TRIES: Final = 3
 STORE_PAUSE_SECONDS: Final = 0.05
@@ -37,7 +34,7 @@ class Line:
         room: embeds.
         store: stores.
         queue: takes back what failed.
-        board: lets a model or source rest.
+        board: lets a source rest.
         attempts: how often an item is tried.
         chance: for the jitter of retries.
         metrics: counts items by what became of them.
@@ -62,7 +59,6 @@ class Line:
         self._attempts = attempts
         self._chance = chance
         self._metrics = metrics
-        self._rest_seconds = SHORTEST_REST_SECONDS
 
     @property
     def model(self) -> str:
@@ -95,8 +91,7 @@ class Line:
     async def _bring(self, claim: Claim, items: Sequence[Item], answers: Answers) -> list[tuple[Item, Exception]]:
         """Bring the vectors of items up to date; return those with a text that the model fails at."""
         documents = await self._put_off_floods(claim, await self._preparer.prepare(claim.slot, items))
-        if await self._room.embed(claim.slot.lane, documents, answers):
-            self._rest_seconds = SHORTEST_REST_SECONDS
+        await self._room.embed(claim.slot.lane, documents, answers)
         rejections = [(document, answers.rejection(document)) for document in documents]
         await self._store_all(claim, [document for document, error in rejections if error is None], answers.embeddings)
         return [(document.item, error) for document, error in rejections if error is not None]
@@ -144,30 +139,16 @@ class Line:
                 await self._fail(claim, items[0], None, error)
 
     async def _wait(self, claim: Claim, items: Sequence[Item], error: Exception) -> None:
-        """Give items back with nothing counted, and let whoever is at fault rest."""
+        """Give items back with nothing counted. A source that can't be read rests; of a model its gate knows."""
         message, detail = describe(error)
-        self._let_rest(claim, error, f"{message} {detail}".strip())
+        if isinstance(error, SourceUnreadableError):
+            self._board.rest_source(claim.slot.content_type, SOURCE_REST_SECONDS, f"{message} {detail}".strip())
         about = {"model": self.model, "content_type": claim.slot.content_type, "items": len(items)}
         tell = log.info if isinstance(error, StoppingError) else log.warning
         tell("items.waiting", **about, why=message, detail=detail)
         await self._queue.release(claim, [item.id for item in items], 0.0)
         self._board.offer([claim.slot])
         self._count(claim, "released", len(items))
-
-    def _let_rest(self, claim: Claim, error: Exception, why: str) -> None:
-        if isinstance(error, SourceUnreadableError):
-            self._board.rest_source(claim.slot.content_type, SOURCE_REST_SECONDS, why)
-        elif isinstance(error, StoppingError):
-            return
-        elif wish := wished_rest_seconds(error):
-            # A little longer each: daemons that were turned away together don't come back together.
-            seconds = wish * self._chance.uniform(1.0, LONGEST_LATENESS)
-            if seconds > self._board.model_rest_seconds(self.model):
-                self._board.rest_model(self.model, seconds, why)
-        elif not self._board.model_rest_seconds(self.model):
-            # Requests under way when it fails fail together: that is one outage, however many they are.
-            self._board.rest_model(self.model, self._rest_seconds, why)
-            self._rest_seconds = min(self._rest_seconds * 2, LONGEST_REST_SECONDS)
 
     async def _fail(self, claim: Claim, item: Item, delay: float | None, error: Exception) -> None:
         message, detail = describe(error)

@@ -14,11 +14,11 @@ class PoisonSearch:
     2 log2(500) = 17.9. Nothing is blamed unless the model answered another request after it.
 
     Args:
-        ask: embeds what is named by hashes, and keeps the vectors.
+        ask: embeds what is named by hashes, and keeps the vectors; false when the model was not needed for that.
         prove: sees that the model embeds anything at all; raises what `decide` lets the items wait for.
     """
 
-    def __init__(self, ask: Callable[[Sequence[bytes]], Awaitable[None]], prove: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, ask: Callable[[Sequence[bytes]], Awaitable[bool]], prove: Callable[[], Awaitable[None]]) -> None:
         self._ask = ask
         self._prove = prove
         self._proven = True
@@ -66,11 +66,10 @@ class PoisonSearch:
 
     async def _try(self, hashes: Sequence[bytes]) -> Exception | None:
         try:
-            await self._ask(hashes)
+            self._proven |= await self._ask(hashes)
         except Exception as error:
             if decide(error, 1) is Action.WAIT:
                 raise
             self._proven = False
             return error
-        self._proven = True
         return None

@@ -8,6 +8,7 @@ from dataclasses import asdict, astuple, dataclass
 from typing import Any, TypeAlias
 
 import asyncpg
+import orjson
 from pgvector import Vector
 from pgvector.asyncpg import register_vector
 
@@ -120,7 +121,7 @@ class Administration:
     async def status(self) -> dict[str, Any]:
         """Return daemons, models, states of sources, waiting changes and items by lane, from one snapshot."""
         async with self._connection.transaction(isolation="repeatable_read", readonly=True):
-            daemons = await self._fetch("list_daemons")
+            daemons = [_with_load(row) for row in await self._fetch("list_daemons")]
             models = await self._fetch("list_models")
             states = await self._fetch("list_states")
             backfills = await self.backfills()
@@ -210,6 +211,11 @@ def read_workers(daemons: Rows, states: Rows) -> Workers:
     resting = [why for row in daemons for why in row["resting"]]
     paused = [row["content_type"] for row in states if row["paused_at"]]
     return Workers(len(daemons), {model for row in daemons for model in row["models"]}, resting, paused)
+
+
+def _with_load(daemon: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of `list_daemons` with what its models stand at, by model."""
+    return {**daemon, "load": orjson.loads(daemon["load"])}
 
 
 def _described(backlog: Backlog, workers: Workers) -> dict[str, Any]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from typing import Final
 from uuid import UUID
 
+import orjson
+
+from rowvec.domain.load import ModelLoad
 from rowvec.postgres.connections import Database
 from rowvec.postgres.item_queue import LEASE_SECONDS
 
@@ -29,9 +33,10 @@ class PostgresPresence:
         self._daemon = daemon
         self._identity = (socket.gethostname(), os.getpid(), version, list(models))
 
-    async def beat(self, resting: Sequence[str] = ()) -> None:
+    async def beat(self, resting: Sequence[str], load: Mapping[str, ModelLoad]) -> None:
         """See `ports.Presence.beat`."""
-        await self._database.fetch("register_daemon", self._daemon, *self._identity, list(resting))
+        told = orjson.dumps({name: asdict(model) for name, model in load.items()}).decode()
+        await self._database.fetch("register_daemon", self._daemon, *self._identity, list(resting), told)
 
     async def leave(self) -> None:
         """See `ports.Presence.leave`."""
