@@ -23,7 +23,7 @@ from rowvec.domain.errors import UsageError
 from rowvec.domain.items import Slot
 from rowvec.domain.lanes import Lane
 from rowvec.models.deterministic import deterministic_embedding
-from rowvec.pipeline.embed import HARMLESS
+from rowvec.pipeline.gate import HARMLESS
 from rowvec.postgres.administration import migrate_database
 from rowvec.postgres.presets import Installed
 from studify import activate_bge, bare_database, embedders, install, settled

@@ -5,7 +5,7 @@ ALTER TABLE rowvec.daemon ADD COLUMN load jsonb NOT NULL DEFAULT '{}';
 COMMENT ON COLUMN rowvec.daemon.load IS
     'By model: breaker (closed, open, half-open), why, since, texts_per_second (last minute), requests_in_hand.';
 
--- As before, with the right to tell it.
+-- As before, with the rights to tell it and to give a chunk its place.
 CREATE OR REPLACE FUNCTION rowvec.missing_rights(role name) RETURNS TABLE (privilege text, object text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH tables (name, verbs, updated) AS (
@@ -18,7 +18,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                ('rowvec.daemon', ARRAY['SELECT', 'INSERT', 'DELETE'], ARRAY['beat_at', 'resting', 'load']),
                ('rowvec.vector', ARRAY['SELECT', 'DELETE'], ARRAY['updated_at'])
         UNION ALL
-        SELECT format('rowvec.%I', c.relname), ARRAY['SELECT', 'INSERT', 'DELETE'], ARRAY['chunk_index', 'owner']
+        SELECT format('rowvec.%I', c.relname), ARRAY['SELECT', 'INSERT', 'DELETE'],
+               ARRAY['chunk_index', 'chunk_step', 'owner']
         FROM rowvec.model m
         JOIN pg_class c ON c.relname = 'vector_' || m.name AND c.relnamespace = 'rowvec'::regnamespace
     ),
