@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from io import BytesIO
 from typing import Any, Final, cast
 
 import aiohttp
@@ -138,7 +139,9 @@ class ServerClient:
         """Return the answer's parts; of a content beyond the limit one piece is enough."""
         limits = aiohttp.ClientTimeout(total=limit_seconds, sock_connect=min(CONNECT_SECONDS, limit_seconds))
         session = self._connected()
-        async with session.request(method, url, data=body, allow_redirects=False, timeout=limits) as answer:
+        # As a file it is sent piece by piece: a large one must not hold up the event loop.
+        data = None if body is None else BytesIO(body)
+        async with session.request(method, url, data=data, allow_redirects=False, timeout=limits) as answer:
             content = bytearray()
             async for piece in answer.content.iter_chunked(PIECE_BYTES):
                 content += piece
