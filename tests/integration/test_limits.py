@@ -152,7 +152,7 @@ async def test_a_pause_that_is_asked_for_is_kept_by_all_lanes_and_claims(lanes: 
 
 async def eventually_told(session: asyncpg.Connection) -> dict[str, Any]:
     async def told() -> bool:
-        return (await breaker(session))["breaker"] == "open"
+        return bool((await breaker(session))["breaker"] == "open")
 
     await eventually(told)
     return await breaker(session)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from rowvec.app import make_embedder
 from rowvec.domain.errors import ConfigurationError
 from rowvec.settings import ModelSettings, load_settings
 
@@ -531,3 +532,23 @@ def test_the_deterministic_model_takes_the_length_of_the_model_that_it_stands_fo
 def test_the_embedded_model_does_not_stand_for_another_length(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROWVEC_MODEL_BGE_M3_PROVIDER", "embedded")
     assert "1024" in refusal()
+
+
+def test_limits_of_requests_are_the_providers_unless_they_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWVEC_MODEL_BGE_M3_URL", "http://localhost:1")
+    found = load_settings().active_models["bge_m3"]
+    assert (found.request_texts, found.request_tokens, found.requests_per_minute) == (None, None, None)
+    monkeypatch.setenv("ROWVEC_MODEL_BGE_M3_REQUEST_TEXTS", "16")
+    monkeypatch.setenv("ROWVEC_MODEL_BGE_M3_REQUEST_TOKENS", "8192")
+    monkeypatch.setenv("ROWVEC_MODEL_BGE_M3_REQUESTS_PER_MINUTE", "90.5")
+    found = load_settings().active_models["bge_m3"]
+    assert (found.request_texts, found.request_tokens, found.requests_per_minute) == (16, 8192, 90.5)
+    embedder = make_embedder("bge_m3", found)
+    assert (embedder.request_texts, embedder.request_tokens, embedder.requests_per_minute) == (16, 8192, 90.5)
+
+
+@pytest.mark.parametrize("what", ["REQUEST_TEXTS", "REQUEST_TOKENS", "REQUESTS_PER_MINUTE"])
+@pytest.mark.parametrize("value", ["0", "-1", "many"])
+def test_limits_that_let_nothing_pass_are_refused(monkeypatch: pytest.MonkeyPatch, what: str, value: str) -> None:
+    monkeypatch.setenv(f"ROWVEC_MODEL_E5_SMALL_{what}", value)
+    assert f"ROWVEC_MODEL_E5_SMALL_{what}" in refusal()
