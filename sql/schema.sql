@@ -1302,7 +1302,7 @@ CREATE FUNCTION rowvec.missing_rights(role name) RETURNS TABLE(privilege text, o
                ('rowvec.source', ARRAY['SELECT'], ARRAY['updated_at']),
                ('rowvec.change', ARRAY['SELECT', 'DELETE'], NULL),
                ('rowvec.embedding_queue', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'], NULL),
-               ('rowvec.daemon', ARRAY['SELECT', 'INSERT', 'DELETE'], ARRAY['beat_at', 'resting', 'load']),
+               ('rowvec.daemon', ARRAY['SELECT', 'INSERT', 'DELETE'], ARRAY['beat_at', 'models', 'resting', 'load']),
                ('rowvec.vector', ARRAY['SELECT', 'DELETE'], ARRAY['updated_at'])
         UNION ALL
         SELECT format('rowvec.%I', c.relname), ARRAY['SELECT', 'INSERT', 'DELETE'],

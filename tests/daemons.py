@@ -13,7 +13,7 @@ from pathlib import Path
 
 import asyncpg
 
-from rowvec.app import Daemon
+from rowvec.app import Daemon, make_embedder
 from rowvec.domain.errors import TextRejectedError
 from rowvec.domain.items import EmbedderTraits
 from rowvec.models.deterministic import deterministic_embedding
@@ -109,13 +109,19 @@ class GatedEmbedder:
 
 @contextlib.asynccontextmanager
 async def running(dsn: str, *embedders: Embedder, **given: object) -> AsyncIterator[Daemon]:
-    """Run a daemon in this process, with the given models or those that are set.
+    """Run a daemon in this process, with the given models or those that are set, and those that the database serves.
 
     It is stopped in good order at the end, and what it raised is raised.
     """
+    own: dict[str, Embedder] = {embedder.name: embedder for embedder in embedders}
+    if own:
+        models = {name: {"provider": "deterministic", "dimensions": model.dimensions} for name, model in own.items()}
+        given = {"models": {"e5_small": {"provider": "off"}, **models}, **given}
     settings = load_settings(**{"DATABASE_URL": dsn, "ROWVEC_LISTEN_DATABASE_URL": dsn, "ROWVEC_HTTP_PORT": 0, **given})
     ready = asyncio.Event()
-    daemon = Daemon(settings, Notifier(), list(embedders) or None, lambda _: ready.set())
+    daemon = Daemon(
+        settings, Notifier(), lambda name, way: own.get(name) or make_embedder(name, way), lambda _: ready.set()
+    )
     task = asyncio.create_task(daemon.run())
     waiting = asyncio.create_task(ready.wait())
     await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)

@@ -8,16 +8,18 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from importlib.metadata import version
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import structlog
 
+from rowvec.api.embeddings import Operators
 from rowvec.api.server import make_app, serving
 from rowvec.clock import SystemClock
 from rowvec.domain.errors import ConfigurationError, DatabaseUnavailableError
 from rowvec.domain.lanes import Lane
 from rowvec.domain.owner_shares import OwnerShares
+from rowvec.domain.registered import check_dimensions
 from rowvec.domain.retry import Attempts
 from rowvec.health import Health, Part
 from rowvec.lifecycle import Rooms, run_until_stopped, watchdog_fed
@@ -39,12 +41,16 @@ from rowvec.pipeline.gate import Gate
 from rowvec.pipeline.heartbeat import Heartbeat
 from rowvec.pipeline.line import Line
 from rowvec.pipeline.listen import Listener
+from rowvec.pipeline.model_rooms import ModelRooms
 from rowvec.pipeline.prepare import Preparer
+from rowvec.pipeline.roster import Roster
 from rowvec.ports import Embedder
-from rowvec.postgres.administration import administration, check_dimensions
+from rowvec.postgres.administration import administration
 from rowvec.postgres.change_log import PostgresChangeLog
 from rowvec.postgres.connections import Database
 from rowvec.postgres.item_queue import PostgresItemQueue
+from rowvec.postgres.model_registry import PostgresModelRegistry
+from rowvec.postgres.overview import PostgresOverview
 from rowvec.postgres.presence import PostgresPresence
 from rowvec.postgres.row_reader import PostgresRowReader
 from rowvec.postgres.vector_store import PostgresVectorStore
@@ -52,8 +58,8 @@ from rowvec.postgres.wake_source import PostgresWakeSource
 from rowvec.settings import ModelSettings, Settings
 from rowvec.systemd import Notifier
 from rowvec.telemetry import Metrics
+from rowvec.version import VERSION
 
-VERSION: Final = version("rowvec")
 CONNECT_PAUSE_SECONDS: Final = 0.5
 ROOM_BOUND_SECONDS: Final = 120.0
 """Longer than a statement and the wait for a connection together: a hanging Postgres is no reason to die."""
@@ -106,32 +112,69 @@ def _limits(model: ModelSettings) -> tuple[int | None, int | None, float | None]
     return model.request_texts, model.request_tokens, model.requests_per_minute
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the rooms of all models have in common, and the one place where a model's own are made."""
+
+    settings: Settings
+    queue: PostgresItemQueue
+    store: PostgresVectorStore
+    preparer: Preparer
+    board: DueBoard
+    tokens: set[uuid.UUID]
+    chance: random.Random
+    metrics: Metrics
+    health: Health
+
+    def make_rooms(self, embedder: Embedder) -> ModelRooms:
+        """Return everything that a model has."""
+        gate = Gate(embedder, self.board, SystemClock(), self.chance, self.metrics)
+        room = EmbedRoom(gate, self.store, self.metrics)
+        attempts = Attempts(self.settings.max_attempts)
+        line = Line(self.preparer, room, self.store, self.queue, self.board, attempts, self.chance, self.metrics)
+        pulses = {lane: self.health.pulse(f"claim {embedder.name} {lane}", ROOM_BOUND_SECONDS) for lane in Lane}
+        claimers = [
+            Claimer(
+                self.queue,
+                self.board,
+                line,
+                lane,
+                self.tokens,
+                uuid.uuid4,
+                self.settings.batch_items,
+                embedder.concurrency + 1,
+                pulse,
+            )
+            for lane, pulse in pulses.items()
+        ]
+        return ModelRooms(room, claimers, list(pulses.values()), self.health)
+
+
 class Daemon:
     """One daemon: serves, waits for its database, and keeps vectors true until it is told to stop.
 
     Args:
         settings: all of them.
         notifier: tells systemd.
-        embedders: the models; by default those that are set.
+        make: makes the embedder of a model, given its name and how it is reached.
         on_ready: is called with the HTTP address once rows are worked on.
+
+    Raises:
+        ConfigurationError: what a model of the settings needs is not installed.
     """
 
     def __init__(
         self,
         settings: Settings,
         notifier: Notifier,
-        embedders: list[Embedder] | None = None,
+        make: Callable[[str, ModelSettings], Embedder] = make_embedder,
         on_ready: Callable[[str], None] = lambda _: None,
     ) -> None:
-        if embedders is None:
-            embedders = [make_embedder(name, model) for name, model in settings.active_models.items()]
-        if not embedders:
-            raise ConfigurationError(
-                "No model is set.", "Set ROWVEC_MODEL_E5_SMALL_PROVIDER=embedded, or ROWVEC_MODEL_BGE_M3_URL."
-            )
+        for name, model in settings.active_models.items():
+            make(name, model)  # to see that it can be: nothing is opened before the first request
         self._settings = settings
         self._notifier = notifier
-        self._embedders = embedders
+        self._make = make
         self._on_ready = on_ready
         self.metrics = Metrics()
         self.health = Health(time.monotonic)
@@ -145,10 +188,8 @@ class Daemon:
             RowvecError: the settings, the schema or the models don't fit; nothing was begun.
             ExceptionGroup: a room crashed.
         """
-        app = make_app(self.health, self.metrics, VERSION)
+        app = make_app(self.health, self.metrics, VERSION, self._operators().routes())
         async with AsyncExitStack() as stack:
-            for embedder in self._embedders:
-                stack.push_async_callback(embedder.close)
             host, port = self._settings.http_host, self._settings.http_port
             address = await stack.enter_async_context(serving(app, host, port))
             log.info("http.ready", address=address)
@@ -164,6 +205,10 @@ class Daemon:
             rooms = self._wire(database, beats)
             self._on_ready(address)
             await run_until_stopped(rooms, self.stop, self.health, self._notifier, self._settings.drain_seconds)
+
+    def _operators(self) -> Operators:
+        token = self._settings.api_token
+        return Operators(token.get_secret_value() if token else "", PostgresOverview(self._settings.dsn))
 
     def look_again(self) -> None:
         """Look at everything once more (SIGHUP)."""
@@ -203,17 +248,19 @@ class Daemon:
         async with administration(self._settings.dsn) as database:
             known = {row["name"]: row["dimensions"] for row in await database.models()}
             self._refuse(known, await database.missing_rights())
-            for name in await database.activate_models([embedder.name for embedder in self._embedders]):
+            for name in await database.activate_models(self._settings.active_models):
                 log.info("model.activated", model=name)
 
     def _refuse(self, known: dict[str, int], missing_rights: list[str]) -> None:
         """Raise when models, name to dimensions, or rights don't fit."""
-        wanted = {embedder.name: embedder.dimensions for embedder in self._embedders}
-        check_dimensions(known, wanted)
-        if missing := wanted.keys() - known.keys():
+        wanted = self._settings.active_models
+        for name in sorted(wanted.keys() & known.keys()):
+            check_dimensions(name, wanted[name].dimensions, known[name])
+        if missing := sorted(wanted.keys() - known.keys()):
             raise ConfigurationError(
-                f"The database does not know the model {', '.join(sorted(missing))}.",
-                "Run `rowvec migrate` as the owner of its schema, with the same settings.",
+                f"The database does not know the model {', '.join(missing)}.",
+                "Run `rowvec migrate` as the owner of its schema, with the same settings. Or switch it off here: "
+                f"ROWVEC_MODEL_{missing[0].upper()}_PROVIDER=off.",
             )
         if missing_rights:
             raise ConfigurationError(
@@ -224,32 +271,25 @@ class Daemon:
 
     def _wire(self, database: Database, beats: Database) -> Rooms:
         """Join the rooms."""
-        daemon, bell, board, tokens = uuid.uuid4(), self._bell, DueBoard(time.monotonic), set[uuid.UUID]()
+        daemon, bell, calls, tokens = uuid.uuid4(), self._bell, Bell(), set[uuid.UUID]()
+        board = DueBoard(time.monotonic)
         changes, queue = PostgresChangeLog(database), PostgresItemQueue(database, daemon)
-        store = PostgresVectorStore(database)
         preparer = Preparer(PostgresRowReader(database), OwnerShares(time.monotonic))
         wake = PostgresWakeSource(database, self._settings.listen_dsn)
-        presence = PostgresPresence(beats, daemon, VERSION, [embedder.name for embedder in self._embedders])
+        store, chance = PostgresVectorStore(database), random.Random()  # noqa: S311 - jitter
+        shared = Shared(self._settings, queue, store, preparer, board, tokens, chance, self.metrics, self.health)
 
-        attempts, chance = Attempts(self._settings.max_attempts), random.Random()  # noqa: S311 - jitter
-        gates = [Gate(embedder, board, SystemClock(), chance, self.metrics) for embedder in self._embedders]
-        rooms = [EmbedRoom(gate, store, self.metrics) for gate in gates]
-        lines = [Line(preparer, room, store, queue, board, attempts, chance, self.metrics) for room in rooms]
-        claimers = [
-            Claimer(
-                queue,
-                board,
-                line,
-                lane,
-                tokens,
-                uuid.uuid4,
-                self._settings.batch_items,
-                room.embedder.concurrency + 1,
-                self.health.pulse(f"claim {room.embedder.name} {lane}", ROOM_BOUND_SECONDS),
-            )
-            for room, line in zip(rooms, lines, strict=True)
-            for lane in Lane
-        ]
+        roster = Roster[ModelSettings](
+            PostgresModelRegistry(database),
+            self._settings.reach,
+            lambda name, model: shared.make_rooms(self._make(name, model)),
+            self._settings.active_models,
+            board,
+            calls,
+            bell,
+            self.health,
+            self.health.pulse("roster", ROOM_BOUND_SECONDS),
+        )
         longest = max(self._settings.poll_seconds, self._settings.sweep_seconds)
         folder = Folder(
             changes,
@@ -257,27 +297,27 @@ class Daemon:
             wake,
             bell,
             board,
-            [embedder.name for embedder in self._embedders],
-            lambda: any(claimer.has_room for claimer in claimers),
+            roster.models,
+            lambda: roster.has_room,
             self.health.pulse("fold", ROOM_BOUND_SECONDS + longest),
             self.metrics,
             time.monotonic,
             self._settings.poll_seconds,
             self._settings.sweep_seconds,
         )
+        presence = PostgresPresence(beats, daemon, VERSION, roster.models)
         heartbeat = Heartbeat(
             presence,
-            board,
-            lambda: {room.embedder.name: room.load() for room in rooms},
+            lambda: [*board.resting(), *roster.complaints],
+            roster.load,
             tokens,
             bell,
             self.health,
             self.health.pulse("heartbeat", ROOM_BOUND_SECONDS),
         )
         return Rooms(
-            upstream=[Listener(wake, bell, self.health), Backfiller(changes, bell), folder, *rooms],
-            claimers=claimers,
-            embed_rooms=rooms,
+            upstream=[Listener(wake, [bell, calls], self.health), Backfiller(changes, bell), folder],
+            models=roster,
             heartbeat=heartbeat,
             presence=presence,
             abandon=[database.abandon, beats.abandon],

@@ -13,6 +13,7 @@ class Part(StrEnum):
     DATABASE = "database"
     SCHEMA = "schema"
     LISTENER = "listener"
+    MODELS = "models"
 
 
 @dataclass(slots=True)
@@ -69,6 +70,10 @@ class Health:
         pulse = Pulse(name, bound_seconds, self.seconds, self.seconds())
         self._pulses.append(pulse)
         return pulse
+
+    def forget(self, pulse: Pulse) -> None:
+        """Watch a room no longer that has ended in good order."""
+        self._pulses = [other for other in self._pulses if other is not pulse]
 
     def stop_watching(self) -> None:
         """Forget all pulses: rooms that end in good order no longer beat."""

@@ -37,20 +37,12 @@ class StoppableRoom(Room, Protocol):
         """Begin nothing new; `run` returns when all is finished."""
 
 
-class ClosableRoom(Protocol):
-    """A room that turns waiting work away."""
-
-    def close(self) -> None:
-        """Turn away whoever waits."""
-
-
 @dataclass(frozen=True, slots=True)
 class Rooms:
     """All rooms of a daemon, in the order in which they stop; `abandon` cuts those off that can't be stopped."""
 
     upstream: Sequence[Room]
-    claimers: Sequence[StoppableRoom]
-    embed_rooms: Sequence[ClosableRoom]
+    models: StoppableRoom
     heartbeat: Room
     presence: Presence
     abandon: Sequence[Callable[[], None]]
@@ -73,7 +65,7 @@ async def run_until_stopped(
     """
     async with asyncio.TaskGroup() as group:
         upstream = [group.create_task(room.run()) for room in rooms.upstream]
-        claimers = [group.create_task(room.run()) for room in rooms.claimers]
+        models = group.create_task(rooms.models.run())
         heartbeat = group.create_task(rooms.heartbeat.run())
 
         await stop.wait()
@@ -81,7 +73,8 @@ async def run_until_stopped(
         health.draining = True
         notifier.stopping("finishing what was begun")
         ended = await _cancel(upstream)
-        ended &= await _drain(rooms, claimers, drain_seconds)
+        rooms.models.stop()
+        ended &= await _drain(models, drain_seconds)
         health.stop_watching()
         ended &= await _cancel([heartbeat])
         if ended:
@@ -92,15 +85,9 @@ async def run_until_stopped(
     log.info("daemon.stopped")
 
 
-async def _drain(rooms: Rooms, claimers: Sequence[asyncio.Task[None]], drain_seconds: float) -> bool:
-    """Let requests that a model is working on finish and be stored; turn the rest away."""
-    for claimer in rooms.claimers:
-        claimer.stop()
-    for room in rooms.embed_rooms:
-        room.close()
-    if not claimers:
-        return True
-    _, late = await asyncio.wait(claimers, timeout=drain_seconds)
+async def _drain(models: asyncio.Task[None], drain_seconds: float) -> bool:
+    """Let requests that a model is working on finish and be stored; return whether all has ended."""
+    _, late = await asyncio.wait([models], timeout=drain_seconds)
     return await _cancel(list(late))
 
 

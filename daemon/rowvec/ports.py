@@ -6,7 +6,7 @@ from array import array
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
 from rowvec.domain.items import (
@@ -21,6 +21,7 @@ from rowvec.domain.items import (
     Source,
 )
 from rowvec.domain.load import ModelLoad
+from rowvec.domain.registered import RegisteredModel
 
 Embedding: TypeAlias = "array[float]"
 """A vector as 32-bit floats (type code `f`), as long as its model has dimensions."""
@@ -108,6 +109,13 @@ class Embedder(Protocol):
 
     async def close(self) -> None:
         """Free threads and connections."""
+
+
+class ModelRegistry(Protocol):
+    """The models that the database knows."""
+
+    async def active(self) -> Sequence[RegisteredModel]:
+        """Return those that have items, by name."""
 
 
 class ChangeLog(Protocol):
@@ -214,6 +222,17 @@ class WakeSource(Protocol):
 
     async def notify(self) -> None:
         """Wake the other daemons."""
+
+
+class Overview(Protocol):
+    """What waits and who works, as of one moment."""
+
+    async def look(self) -> Mapping[str, Any]:
+        """Return `daemons`, `models`, `sources`, `changes` and `items`, as `rowvec status --json` has them.
+
+        Raises:
+            RowvecError: the database is away, takes too long or is not in order.
+        """
 
 
 class Presence(Protocol):

@@ -28,6 +28,7 @@ from pydantic_settings import (
 )
 
 from rowvec.domain.errors import ConfigurationError
+from rowvec.domain.registered import RegisteredModel, check_dimensions
 
 _MODEL_VARIABLE: Final = re.compile(
     r"^ROWVEC_MODEL_(.+)_(PROVIDER|DIMENSIONS|CONCURRENCY|DELAY_SECONDS|URL|API_KEY|TIMEOUT_SECONDS|REMOTE_NAME"
@@ -65,6 +66,7 @@ def _check_api_key(key: SecretStr) -> SecretStr:
     return key
 
 
+Provider = Literal["embedded", "sentence_transformers", "openai", "tei", "ollama", "deterministic", "off"]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 Url = Annotated[HttpUrl, AfterValidator(_check_url)]
 ApiKey = Annotated[SecretStr, AfterValidator(_check_api_key)]
@@ -76,9 +78,7 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    provider: Literal["embedded", "sentence_transformers", "openai", "tei", "ollama", "deterministic", "off"] | None = (
-        "embedded"
-    )
+    provider: Provider | None = None
     dimensions: Annotated[int, Field(ge=1, le=16000)] = 384
     concurrency: Annotated[int, Field(ge=1, le=64)] = 1
     delay_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.0
@@ -110,6 +110,7 @@ class Settings(BaseSettings):
     listen_database_url: SecretStr | None = Field(None, alias="ROWVEC_LISTEN_DATABASE_URL")
     http_host: str = Field("127.0.0.1", alias="ROWVEC_HTTP_HOST")
     http_port: Annotated[int, Field(ge=0, le=65535)] = Field(8480, alias="ROWVEC_HTTP_PORT")
+    api_token: ApiKey | None = Field(None, alias="ROWVEC_API_TOKEN")
     batch_items: Annotated[int, Field(ge=1, le=5000)] = Field(128, alias="ROWVEC_BATCH_ITEMS")
     max_attempts: Annotated[int, Field(ge=1, le=100)] = Field(5, alias="ROWVEC_MAX_ATTEMPTS")
     poll_seconds: Seconds = Field(1.0, alias="ROWVEC_POLL_SECONDS")
@@ -163,6 +164,27 @@ class Settings(BaseSettings):
     def active_models(self) -> dict[str, ModelSettings]:
         """The models that have a provider, by name."""
         return {name: model for name, model in self.models.items() if model.provider not in {None, "off"}}
+
+    def reach(self, model: RegisteredModel) -> ModelSettings | None:
+        """Return how a registered model is reached from here; None when nobody here has to.
+
+        What is set here comes first, and whole. What the database says is completed with what is set here beside it.
+
+        Args:
+            model: `served` is in the words of `ModelSettings`.
+
+        Raises:
+            ConfigurationError: it can't be reached as it is said; says why, never a value.
+        """
+        way = self.models.get(model.name, ModelSettings())
+        if way.provider == "off":
+            return None
+        if way.provider is None:
+            if model.served is None:
+                return None
+            way = _completed(model.name, {"dimensions": model.dimensions, **model.served}, way)
+        check_dimensions(model.name, way.dimensions, model.dimensions)
+        return way
 
     @property
     def models_off(self) -> list[str]:
@@ -241,6 +263,31 @@ def _with_defaults(name: str, given: object) -> object:
     return {**defaults, **given}
 
 
+def _completed(name: str, served: Mapping[str, object], own: ModelSettings) -> ModelSettings:
+    """Return how the database says that a model is reached, with what is set here for it beside its address."""
+    if own.api_key and served.get("url"):
+        raise ConfigurationError(
+            f"Set ROWVEC_MODEL_{name.upper()}_URL too: a key goes only to an address that is set beside it.",
+            "What is set counts whole: PROVIDER and DIMENSIONS belong to it.",
+        )
+    return _read_served(name, {**served, **own.model_dump(exclude_unset=True, exclude_none=True, exclude={"api_key"})})
+
+
+def _read_served(name: str, given: Mapping[str, object]) -> ModelSettings:
+    """Check what a newer or a careless program may have written into the database."""
+    if "api_key" in given:
+        raise ConfigurationError("The database holds an API key.", f"Set it by ROWVEC_MODEL_{name.upper()}_API_KEY.")
+    try:
+        model = ModelSettings.model_validate(_with_defaults(name, dict(given)))
+    except ValidationError as error:
+        problems = _told(error, "models", name)
+    else:
+        problems = "; ".join(_problems(name, model)) or ("" if model.provider not in {None, "off"} else "no provider")
+    if problems:
+        raise ConfigurationError("What the database says about its server can't be used.", f"{problems}.")
+    return model
+
+
 def _problems(name: str, model: ModelSettings) -> Iterator[str]:
     """Say what does not go together."""
     variable = f"ROWVEC_MODEL_{name.upper()}"
@@ -268,6 +315,12 @@ def _variable(place: tuple[int | str, ...]) -> str:
     return f"{written} ({'_'.join(['ROWVEC_MODEL', *(str(part).upper() for part in place[1:])])})"
 
 
+def _told(error: ValidationError, *place: str) -> str:
+    """Say what is wrong at a place, and never with what value."""
+    said = ((_variable((*place, *item["loc"])), item["msg"].removeprefix("Value error, ")) for item in error.errors())
+    return "; ".join(f"{name}: {what}" for name, what in said)
+
+
 def load_settings(**given: object) -> Settings:
     """Read all settings.
 
@@ -280,8 +333,6 @@ def load_settings(**given: object) -> Settings:
     try:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
-        said = ((_variable(item["loc"]), item["msg"].removeprefix("Value error, ")) for item in error.errors())
-        problems = "; ".join(f"{name}: {what}" for name, what in said)
-        raise ConfigurationError(f"Wrong settings: {problems}.", "Correct them and start again.") from None
+        raise ConfigurationError(f"Wrong settings: {_told(error)}.", "Correct them and start again.") from None
     except (ValueError, OSError) as error:
         raise ConfigurationError("The settings can't be read.", str(error)) from None

@@ -1,5 +1,5 @@
 -- migrate:up breaking:false
--- What the models of a daemon stand at: the heartbeat tells it for people.
+-- Which models a daemon has at the moment, and what they stand at: the heartbeat tells it for people.
 
 ALTER TABLE rowvec.daemon ADD COLUMN load jsonb NOT NULL DEFAULT '{}';
 COMMENT ON COLUMN rowvec.daemon.load IS
@@ -15,7 +15,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                ('rowvec.source', ARRAY['SELECT'], ARRAY['updated_at']),
                ('rowvec.change', ARRAY['SELECT', 'DELETE'], NULL),
                ('rowvec.embedding_queue', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'], NULL),
-               ('rowvec.daemon', ARRAY['SELECT', 'INSERT', 'DELETE'], ARRAY['beat_at', 'resting', 'load']),
+               ('rowvec.daemon', ARRAY['SELECT', 'INSERT', 'DELETE'], ARRAY['beat_at', 'models', 'resting', 'load']),
                ('rowvec.vector', ARRAY['SELECT', 'DELETE'], ARRAY['updated_at'])
         UNION ALL
         SELECT format('rowvec.%I', c.relname), ARRAY['SELECT', 'INSERT', 'DELETE'],

@@ -2,4 +2,4 @@
 -- $1 id: uuid, $2 host: text, $3 pid: integer, $4 version: text, $5 models: text[], $6 resting: text[], $7 load: text
 INSERT INTO rowvec.daemon (id, host, pid, version, models, resting, load)
 VALUES ($1::uuid, $2::text, $3::integer, $4::text, $5::text[], $6::text[], $7::text::jsonb)
-ON CONFLICT (id) DO UPDATE SET beat_at = now(), resting = EXCLUDED.resting, load = EXCLUDED.load
+ON CONFLICT (id) DO UPDATE SET beat_at = now(), models = EXCLUDED.models, resting = EXCLUDED.resting, load = EXCLUDED.load

@@ -43,6 +43,7 @@ RIGHTS: Final = [
     ("SELECT", "TABLE rowvec.daemon"),
     ("INSERT", "TABLE rowvec.daemon"),
     ("UPDATE (beat_at)", "TABLE rowvec.daemon"),
+    ("UPDATE (models)", "TABLE rowvec.daemon"),
     ("UPDATE (resting)", "TABLE rowvec.daemon"),
     ("UPDATE (load)", "TABLE rowvec.daemon"),
     ("DELETE", "TABLE rowvec.daemon"),

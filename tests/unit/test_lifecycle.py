@@ -61,14 +61,6 @@ class StubClaimer:
         self.told.set()
 
 
-class StubEmbedRoom:
-    def __init__(self, diary: Diary) -> None:
-        self.diary = diary
-
-    def close(self) -> None:
-        self.diary.append("embed closes")
-
-
 class StubPresence:
     def __init__(self, diary: Diary) -> None:
         self.diary = diary
@@ -120,9 +112,7 @@ class World:
         self.claimer, self.presence = StubClaimer(self.diary), StubPresence(self.diary)
         self.heartbeat = Upstream("heartbeat", self.diary)
         self.notifier = StubNotifier(self.diary)
-        self.rooms = Rooms(
-            self.upstream, [self.claimer], [StubEmbedRoom(self.diary)], self.heartbeat, self.presence, []
-        )
+        self.rooms = Rooms(self.upstream, self.claimer, self.heartbeat, self.presence, [])
 
     def start(self, drain_seconds: float = PATIENCE_SECONDS) -> asyncio.Task[None]:
         return asyncio.create_task(run_until_stopped(self.rooms, self.stop, self.health, self.notifier, drain_seconds))
@@ -167,7 +157,6 @@ async def test_rooms_stop_in_the_order_of_the_data(world: World) -> None:
         "listen ended",
         "fold ended",
         "claim stops",
-        "embed closes",
         "claim finished",
         "heartbeat ended",
         "presence leaves",
@@ -183,7 +172,7 @@ async def test_the_heart_beats_while_requests_finish_and_readiness_is_gone_at_on
     world.stop.set()
     await settle()
     assert world.health.draining
-    assert world.diary[-1] == "embed closes"
+    assert world.diary[-1] == "claim stops"
     assert "heartbeat ended" not in world.diary
     world.claimer.finished.set()
     await ended(task)

@@ -88,7 +88,7 @@ async def test_draining_it_wants_no_more_but_lives(world: World, client: Client)
 async def test_the_shapes(world: World, client: Client) -> None:
     world.work()
     passed = [{"status": "pass"}]
-    parts = {"database": passed, "schema": passed, "listener": passed, "accepting": passed}
+    parts = {"database": passed, "schema": passed, "listener": passed, "models": passed, "accepting": passed}
     rooms = {"fold": [{"status": "pass", "output": "0.0 s since progress"}]}
     assert (await probed(client, "/startupz"))[1] == {"status": "pass", "checks": {}}
     assert (await probed(client, "/livez"))[1] == {"status": "pass", "checks": rooms}

@@ -191,7 +191,7 @@ def test_model_variables_go_before_the_file_one_by_one(write_config: Path, monke
 
 def test_the_default_model_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROWVEC_MODEL_E5_SMALL_CONCURRENCY", "4")
-    assert load_settings().active_models == {"e5_small": ModelSettings(concurrency=4)}
+    assert load_settings().active_models == {"e5_small": ModelSettings(provider="embedded", concurrency=4)}
 
 
 def test_the_default_model_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
-"""The embedded HTTP server: probes and metrics."""
+"""The embedded HTTP server: probes, metrics, and whatever other pages it is given."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -21,13 +21,14 @@ METRICS: Final = web.AppKey("metrics", Metrics)
 VERSION: Final = web.AppKey("version", str)
 
 
-def make_app(health: Health, metrics: Metrics, version: str) -> web.Application:
+def make_app(health: Health, metrics: Metrics, version: str, others: Sequence[web.RouteDef] = ()) -> web.Application:
     """Return the application with all its routes.
 
     Args:
         health: the verdicts.
         metrics: what `/metrics` shows.
         version: of this program.
+        others: more routes.
     """
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[HEALTH], app[METRICS], app[VERSION] = health, metrics, version
@@ -38,6 +39,7 @@ def make_app(health: Health, metrics: Metrics, version: str) -> web.Application:
             web.get("/readyz", readyz),
             web.get("/healthz", healthz),
             web.get("/metrics", show_metrics),
+            *others,
         ]
     )
     return app

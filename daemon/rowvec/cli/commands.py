@@ -2,34 +2,71 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections import UserDict
+from collections.abc import Callable
+from importlib import import_module
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
-from rowvec.app import VERSION
-from rowvec.cli import backfill, demo, doctor, failed, migrate, run, search, sources, status
 from rowvec.cli.output import Json, print_json
+from rowvec.version import VERSION
+
+_MODULES: Final = {
+    "run": "run",
+    "demo": "demo",
+    "migrate": "migrate",
+    "doctor": "doctor",
+    "watch": "sources",
+    "unwatch": "sources",
+    "pause": "sources",
+    "resume": "sources",
+    "sources": "sources",
+    "backfill": "backfill",
+    "status": "status",
+    "search": "search",
+    "failed": "failed",
+    "healthcheck": "commands",
+    "version": "commands",
+}
+"""Where in this package each command stands: a function of its name, or a group of commands `app`."""
+_PLAIN: Final[dict[str, Any]] = {
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+}
+
+
+class _Commands(UserDict[str, Any]):
+    """The commands by name, each imported when it is asked for.
+
+    A server, its models and its metrics take most of a second to import: only who runs one pays for that.
+    """
+
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - click's class, which is typer's own in newer versions
+        module = import_module(f"rowvec.cli.{super().__getitem__(name)}")
+        return typer.main.get_command(_alone(name, getattr(module, name)) if hasattr(module, name) else module.app)
+
+
+def _alone(name: str, function: Callable[..., Any]) -> typer.Typer:
+    """Return a program of one command."""
+    program = typer.Typer(**_PLAIN)
+    program.command(name)(function)
+    return program
+
+
+class _Group(TyperGroup):
+    """The group of all commands."""
+
+    def __init__(self, **attributes: Any) -> None:  # noqa: ANN401 - typer's own
+        super().__init__(**attributes)
+        self.commands = _Commands(_MODULES)
+
 
 app = typer.Typer(
-    help="Keeps vector embeddings true to the rows of a Postgres database.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    cls=_Group, help="Keeps vector embeddings true to the rows of a Postgres database.", no_args_is_help=True, **_PLAIN
 )
-app.command("run")(run.run)
-app.command("demo")(demo.demo)
-app.command("migrate")(migrate.migrate)
-app.command("doctor")(doctor.doctor)
-app.command("watch")(sources.watch)
-app.command("unwatch")(sources.unwatch)
-app.command("pause")(sources.pause)
-app.command("resume")(sources.resume)
-app.command("sources")(sources.sources)
-app.command("backfill")(backfill.backfill)
-app.command("status")(status.status)
-app.command("search")(search.search)
-app.add_typer(failed.app, name="failed", help="Items that were given up.")
 
 
 def _print_version(wanted: bool) -> None:
@@ -47,14 +84,12 @@ def options(
     """Keeps vector embeddings true to the rows of a Postgres database."""
 
 
-@app.command("healthcheck")
 def healthcheck() -> None:
     """Ask a running daemon how it is."""
     # `__main__` takes this command before any of this is imported; it stands here for the list of commands.
     raise AssertionError("handled in __main__")
 
 
-@app.command("version")
 def version(json: Json = False) -> None:
     """Print the version."""
     print_json({"version": VERSION}) if json else typer.echo(VERSION)

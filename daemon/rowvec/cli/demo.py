@@ -137,12 +137,12 @@ class _Demo:
 
     async def _run(self) -> None:
         models = self.settings.active_models
-        embedders = [make_embedder(name, model) for name, model in models.items()]
+        embedders = {name: make_embedder(name, model) for name, model in models.items()}
         ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         daemon = Daemon(
             self.settings,
             Notifier(),
-            embedders,
+            lambda name, way: embedders.get(name) or make_embedder(name, way),
             lambda address: None if ready.done() else ready.set_result(address),  # done: cancelled by Ctrl-C
         )
         dsn = self.settings.dsn
@@ -151,7 +151,9 @@ class _Demo:
             await make_tables(database)
             working = group.create_task(daemon.run())
             try:
-                await self._show(Stage(dsn, database, watcher, embedders, daemon.metrics, self.screen), await ready)
+                await self._show(
+                    Stage(dsn, database, watcher, list(embedders.values()), daemon.metrics, self.screen), await ready
+                )
             finally:
                 daemon.stop.set()
                 await asyncio.wait([working])

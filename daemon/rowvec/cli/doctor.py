@@ -8,11 +8,11 @@ from typing import Final
 import uvloop
 from rich.text import Text
 
-from rowvec.app import VERSION
 from rowvec.cli.output import Json, console, print_json
 from rowvec.domain.findings import Diagnosis, Finding, Level
 from rowvec.postgres.diagnosis import diagnose
 from rowvec.settings import load_settings
+from rowvec.version import VERSION
 
 PROBLEMS_FOUND: Final = 3
 STYLES: Final = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}

@@ -11,7 +11,7 @@ from rowvec.cli.output import Json, console, print_json, print_table
 from rowvec.postgres.administration import administration
 from rowvec.settings import load_settings
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(help="Items that were given up.", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 Model = Annotated[str | None, typer.Option(help="Only of this model.")]
 

@@ -10,8 +10,9 @@ import uvloop
 from rowvec.app import make_embedder
 from rowvec.cli.output import Json, print_json, print_table
 from rowvec.domain.errors import UsageError
+from rowvec.domain.registered import RegisteredModel
 from rowvec.postgres.administration import administration
-from rowvec.settings import Settings, load_settings
+from rowvec.settings import ModelSettings, Settings, load_settings
 
 SHOWN_CHARACTERS: Final = 80
 
@@ -52,18 +53,25 @@ async def _search(
         unknown = set(content_types or ()) - {source["content_type"] for source in await database.sources()}
         if unknown:
             raise UsageError(f'No source is watched as "{unknown.pop()}".', "See `rowvec sources`.")
-        name = model or next((row["name"] for row in await database.models() if row["is_default"]), None)
-        if name is None:
+        found = await database.find_model(model)
+        if found is None and model is None:
             raise UsageError("No model is active.", "See `rowvec status`, which says what wakes one.")
-        if name not in settings.active_models:
-            known = ", ".join(settings.active_models)
-            raise UsageError(
-                f'The model "{name}" is not set here.',
-                f"Models that are: {known}. Others need the daemon's settings here too: ROWVEC_MODEL_<NAME>_URL.",
-            )
-        embedder = make_embedder(name, settings.active_models[name])
+        if found is None:
+            raise UsageError(f'There is no model "{model}".', "See `rowvec status`.")
+        embedder = make_embedder(found.name, _way(settings, found))
         try:
             embedding = await embedder.embed_query(text)
         finally:
             await embedder.close()
-        return await database.search(text, embedding, owner, content_types or None, name, limit)
+        return await database.search(text, embedding, owner, content_types or None, found.name, limit)
+
+
+def _way(settings: Settings, model: RegisteredModel) -> ModelSettings:
+    """Return how a model is reached from here."""
+    if (way := settings.reach(model)) is None:
+        variable = f"ROWVEC_MODEL_{model.name.upper()}"
+        raise UsageError(
+            f'The model "{model.name}" is not set here.',
+            f"It needs the daemon's settings here too: {variable}_URL or {variable}_PROVIDER.",
+        )
+    return way

@@ -78,7 +78,7 @@ class Workers:
             told.append(f"The source {slot.content_type} is paused: see `rowvec resume {slot.content_type}`.")
         if self.living == 0:
             told.append(NO_DAEMON)
-        elif slot.model not in self.models:
+        elif slot.model not in self.models and not any(why.startswith(names[0]) for why in self.resting):
             variable = f"ROWVEC_MODEL_{slot.model.upper()}"
             told.append(f"No daemon has the model {slot.model}: is {variable}_URL or {variable}_PROVIDER set for one?")
         return told

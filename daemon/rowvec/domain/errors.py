@@ -84,6 +84,10 @@ class ModelUnavailableError(RowvecError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class ModelGoneError(ModelUnavailableError):
+    """The model's table is gone, and with it whatever waited for the model."""
+
+
 class StoppingError(RowvecError):
     """The daemon stops and begins no new work; the items go back as they were."""
 

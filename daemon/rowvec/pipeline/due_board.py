@@ -92,6 +92,12 @@ class DueBoard:
         if len(claim.items) == limit:
             self.offer([claim.slot])
 
+    def forget_model(self, name: str) -> None:
+        """Forget all about a model for which nobody works here any more."""
+        self._turns = {key: turns for key, turns in self._turns.items() if key[0] != name}
+        self._floors = {slot: floor for slot, floor in self._floors.items() if slot.model != name}
+        self._models.pop(name, None)
+
     def rest_model(self, name: str, why: str) -> None:
         """Let a model alone until `wake_model`."""
         self._models[name] = why

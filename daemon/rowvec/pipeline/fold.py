@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import Final
 
 import structlog
@@ -38,7 +38,7 @@ class Folder:
         wake: the mark that spares writers from notifying.
         bell: what wakes.
         board: is told which slots have due items.
-        models: whose items are worked on here.
+        models: whose items are worked on here, at the moment of each look.
         has_room: whether a claim could be made at once.
         pulse: is beaten at each look.
         metrics: counts wake-ups and changes.
@@ -54,7 +54,7 @@ class Folder:
         wake: WakeSource,
         bell: Bell,
         board: DueBoard,
-        models: Sequence[str],
+        models: Collection[str],
         has_room: Callable[[], bool],
         pulse: Pulse,
         metrics: Metrics,
@@ -111,7 +111,7 @@ class Folder:
         self._settling = folded > 0
         if folded and not sweep:
             return True
-        slots = await self._queue.probe(self._models, EVER if sweep else self._board.lowest_floor())
+        slots = await self._queue.probe(list(self._models), EVER if sweep else self._board.lowest_floor())
         self._board.offer(slots)
         if sweep:
             self._board.lower_floors(slots)

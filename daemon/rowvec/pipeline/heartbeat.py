@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -13,7 +13,6 @@ from rowvec.domain.errors import DatabaseUnavailableError
 from rowvec.domain.load import ModelLoad
 from rowvec.health import Health, Part, Pulse
 from rowvec.pipeline.bell import Bell, Cause
-from rowvec.pipeline.due_board import DueBoard
 from rowvec.ports import Presence
 
 EVERY_SECONDS: Final = 1.0
@@ -26,7 +25,7 @@ class Heartbeat:
 
     Args:
         presence: this daemon among the others.
-        board: knows who is let alone, for all to see.
+        resting: tells who is let alone here, and why, for all to see.
         load: tells what the models stand at, by their names.
         tokens: the claims under way here.
         bell: is rung when lost items were given back.
@@ -37,7 +36,7 @@ class Heartbeat:
     def __init__(  # noqa: PLR0913 - a room's doors, each wired once
         self,
         presence: Presence,
-        board: DueBoard,
+        resting: Callable[[], Sequence[str]],
         load: Callable[[], Mapping[str, ModelLoad]],
         tokens: Collection[UUID],
         bell: Bell,
@@ -45,7 +44,7 @@ class Heartbeat:
         pulse: Pulse,
     ) -> None:
         self._presence = presence
-        self._board = board
+        self._resting = resting
         self._load = load
         self._tokens = tokens
         self._bell = bell
@@ -65,7 +64,7 @@ class Heartbeat:
             await asyncio.sleep(EVERY_SECONDS)
 
     async def _beat(self) -> None:
-        await self._presence.beat(self._board.resting(), self._load())
+        await self._presence.beat(self._resting(), self._load())
         if not self._health.is_well(Part.DATABASE):
             log.info("database.ready")
         self._health.set(Part.DATABASE, well=True)

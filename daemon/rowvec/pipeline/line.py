@@ -9,7 +9,13 @@ from typing import Final
 
 import structlog
 
-from rowvec.domain.errors import DatabaseUnavailableError, SourceUnreadableError, StatementTimeoutError, StoppingError
+from rowvec.domain.errors import (
+    DatabaseUnavailableError,
+    ModelGoneError,
+    SourceUnreadableError,
+    StatementTimeoutError,
+    StoppingError,
+)
 from rowvec.domain.items import Claim, Document, Item
 from rowvec.domain.lanes import Lane
 from rowvec.domain.retry import Action, Attempts, decide, describe
@@ -144,7 +150,7 @@ class Line:
         if isinstance(error, SourceUnreadableError):
             self._board.rest_source(claim.slot.content_type, SOURCE_REST_SECONDS, f"{message} {detail}".strip())
         about = {"model": self.model, "content_type": claim.slot.content_type, "items": len(items)}
-        tell = log.info if isinstance(error, StoppingError) else log.warning
+        tell = log.info if isinstance(error, StoppingError | ModelGoneError) else log.warning
         tell("items.waiting", **about, why=message, detail=detail)
         await self._queue.release(claim, [item.id for item in items], 0.0)
         self._board.offer([claim.slot])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import structlog
 
@@ -22,13 +23,13 @@ class Listener:
 
     Args:
         source: where NOTIFY comes from.
-        bell: what is rung.
+        bells: what is rung.
         health: is told whether the wake path works.
     """
 
-    def __init__(self, source: WakeSource, bell: Bell, health: Health) -> None:
+    def __init__(self, source: WakeSource, bells: Sequence[Bell], health: Health) -> None:
         self._source = source
-        self._bell = bell
+        self._bells = bells
         self._health = health
 
     async def run(self) -> None:
@@ -49,6 +50,10 @@ class Listener:
             self._health.set(Part.LISTENER, well=True)
             log.info("listener.ready")
             # What was notified while nobody listened is only in the tables.
-            self._bell.ring(Cause.SWEEP)
+            self._ring(Cause.SWEEP)
             async for _ in wakeups:
-                self._bell.ring(Cause.NOTIFY)
+                self._ring(Cause.NOTIFY)
+
+    def _ring(self, cause: Cause) -> None:
+        for bell in self._bells:
+            bell.ring(cause)

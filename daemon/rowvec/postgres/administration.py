@@ -13,13 +13,15 @@ from pgvector import Vector
 from pgvector.asyncpg import register_vector
 
 from rowvec.domain.backlog import Backlog, Workers, add_unfolded
-from rowvec.domain.errors import ConfigurationError, SchemaOutdatedError
+from rowvec.domain.errors import SchemaOutdatedError
 from rowvec.domain.items import Slot, Watch
 from rowvec.domain.lanes import Lane
+from rowvec.domain.registered import RegisteredModel, check_dimensions
 from rowvec.ports import Embedding
 from rowvec.postgres.connections import close, connect, translated
 from rowvec.postgres.locks import run_patiently
 from rowvec.postgres.migrations import Migration, check_schema, migrate
+from rowvec.postgres.model_registry import read_served
 from rowvec.postgres.statements import quote_identifier, statement
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
@@ -46,7 +48,8 @@ class Administration:
         async with self._connection.transaction(isolation="read_committed"):
             await self._fetch("lock_migrations")
             known = {row["name"]: row["dimensions"] for row in await self._fetch("list_models")}
-            check_dimensions(known, models)
+            for name in sorted(known.keys() & models.keys()):
+                check_dimensions(name, models[name], known[name])
             added = [name for name in models if name not in known]
             for name in added:
                 await self._fetch("add_model", name, models[name])
@@ -111,8 +114,14 @@ class Administration:
         return await self._fetch("list_sources")
 
     async def models(self) -> list[dict[str, Any]]:
-        """Return the registered models."""
-        return await self._fetch("list_models")
+        """Return the registered models; `served` is what its JSON says."""
+        rows = await self._fetch("list_models")
+        return [{**row, "served": read_served(row["served"])} for row in rows]
+
+    async def find_model(self, name: str | None) -> RegisteredModel | None:
+        """Return the model of a name, or the one that is searched by default; None when there is none."""
+        rows = [row for row in await self.models() if (row["name"] == name if name else row["is_default"])]
+        return RegisteredModel(rows[0]["name"], rows[0]["dimensions"], rows[0]["served"]) if rows else None
 
     async def missing_rights(self) -> list[str]:
         """Return what the session's role lacks to run a daemon."""
@@ -121,19 +130,33 @@ class Administration:
     async def status(self) -> dict[str, Any]:
         """Return daemons, models, states of sources, waiting changes and items by lane, from one snapshot."""
         async with self._connection.transaction(isolation="repeatable_read", readonly=True):
-            daemons = [_with_load(row) for row in await self._fetch("list_daemons")]
-            models = await self._fetch("list_models")
-            states = await self._fetch("list_states")
-            backfills = await self.backfills()
-            changes = await self._fetch("count_changes")
-            items = await self._fetch("count_items")
+            return {**await self._overview(), "backfills": await self.backfills()}
+
+    async def overview(self, seconds: float) -> dict[str, Any]:
+        """Return what `status` does but the backfills: all that a daemon's role may look at.
+
+        Args:
+            seconds: the longest that each of its statements may take.
+
+        Raises:
+            StatementTimeoutError: one took longer.
+        """
+        async with self._connection.transaction(isolation="repeatable_read", readonly=True):
+            await self._fetch("limit_statements", f"{seconds:.0f}s")
+            return await self._overview()
+
+    async def _overview(self) -> dict[str, Any]:
+        daemons = [_with_load(row) for row in await self._fetch("list_daemons")]
+        models = await self.models()
+        states = await self._fetch("list_states")
+        changes = await self._fetch("count_changes")
+        items = await self._fetch("count_items")
         backlogs = read_backlogs(items, changes, models)
         workers = read_workers(daemons, states)
         return {
             "daemons": daemons,
             "models": models,
             "sources": states,
-            "backfills": backfills,
             "changes": sum(row["unfolded"] for row in changes),
             "items": [_described(backlog, workers) for backlog in backlogs],
         }
@@ -223,20 +246,6 @@ def _described(backlog: Backlog, workers: Workers) -> dict[str, Any]:
     del figures["slot"]
     told = {"within_seconds": backlog.within_seconds, "late": backlog.late, "why": workers.reasons(backlog)}
     return {**backlog.slot._asdict(), **figures, **told}
-
-
-def check_dimensions(known: dict[str, int], wanted: dict[str, int]) -> None:
-    """Refuse models whose table holds vectors of another length.
-
-    Raises:
-        ConfigurationError: with both numbers.
-    """
-    for name, dimensions in wanted.items():
-        if known.get(name, dimensions) != dimensions:
-            raise ConfigurationError(
-                f'The model "{name}" is set to {dimensions} dimensions, but its table holds {known[name]}.',
-                f"Correct ROWVEC_MODEL_{name.upper()}_DIMENSIONS, or give the new model another name.",
-            )
 
 
 @asynccontextmanager

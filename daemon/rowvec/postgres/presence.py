@@ -25,18 +25,21 @@ class PostgresPresence:
         database: an open pool.
         daemon: this daemon's id.
         version: of this program.
-        models: those that this daemon has, by name.
+        models: those that this daemon has at the moment of each beat, by name.
     """
 
-    def __init__(self, database: Database, daemon: UUID, version: str, models: Sequence[str]) -> None:
+    def __init__(self, database: Database, daemon: UUID, version: str, models: Collection[str]) -> None:
         self._database = database
         self._daemon = daemon
-        self._identity = (socket.gethostname(), os.getpid(), version, list(models))
+        self._identity = (socket.gethostname(), os.getpid(), version)
+        self._models = models
 
     async def beat(self, resting: Sequence[str], load: Mapping[str, ModelLoad]) -> None:
         """See `ports.Presence.beat`."""
         told = orjson.dumps({name: asdict(model) for name, model in load.items()}).decode()
-        await self._database.fetch("register_daemon", self._daemon, *self._identity, list(resting), told)
+        await self._database.fetch(
+            "register_daemon", self._daemon, *self._identity, list(self._models), list(resting), told
+        )
 
     async def leave(self) -> None:
         """See `ports.Presence.leave`."""

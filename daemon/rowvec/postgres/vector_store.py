@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
 
+import asyncpg
 from pgvector import Vector
 
 from rowvec.domain.chunk_diff import ChunkDiff, diff_chunks
+from rowvec.domain.errors import ModelGoneError, SchemaOutdatedError
 from rowvec.domain.items import Claim, Document, EmbedderTraits, Outcome, StoredChunk
 from rowvec.ports import Embedding
 from rowvec.postgres.connections import Connection, Database
 from rowvec.postgres.statements import vector_table
+
+OTHER_LENGTH: Final = "22000"
+"""How pgvector refuses a vector that is not as long as its column."""
 
 
 class PostgresVectorStore:
@@ -27,9 +33,10 @@ class PostgresVectorStore:
 
     async def find(self, model: str, traits: EmbedderTraits, hashes: Collection[bytes]) -> Mapping[bytes, Embedding]:
         """See `ports.VectorStore.find`."""
-        rows = await self._database.fetch(
-            "find_vectors", list(hashes), traits.provider_revision, traits.prefix, table=vector_table(model)
-        )
+        with _gone_if_missing():
+            rows = await self._database.fetch(
+                "find_vectors", list(hashes), traits.provider_revision, traits.prefix, table=vector_table(model)
+            )
         return {row["chunk_hash"]: array("f", row["embedding"].to_list()) for row in rows}
 
     async def store(
@@ -44,6 +51,16 @@ class PostgresVectorStore:
         Locks come first, and none is waited for: the queue rows with this claim's token, then the vectors of
         their rows. An item that misses one of the two is left alone: a writer is removing its row.
         """
+        with _gone_if_missing():
+            return await self._store(claim, traits, documents, embeddings)
+
+    async def _store(
+        self,
+        claim: Claim,
+        traits: EmbedderTraits,
+        documents: Sequence[Document],
+        embeddings: Mapping[bytes, Embedding],
+    ) -> Outcome:
         async with self._database.transaction(*self._texts(claim.slot.model)) as connection:
             generations = await self._lock_items(connection, claim, documents)
             mine = [document for document in documents if document.item.id in generations]
@@ -115,6 +132,19 @@ class PostgresVectorStore:
             await connection.execute(self._database.sql("complete_items"), outcome.current, claim.token)
         if outcome.superseded:
             await connection.execute(self._database.sql("release_items"), outcome.superseded, claim.token, 0.0)
+
+
+@contextmanager
+def _gone_if_missing() -> Iterator[None]:
+    """Tell a table that was dropped under us, or is another by now, from a database that lacks what we need."""
+    try:
+        yield
+    except SchemaOutdatedError as error:
+        raise ModelGoneError("The model's table is gone.", error.message) from error
+    except asyncpg.DataError as error:
+        if error.sqlstate != OTHER_LENGTH:
+            raise
+        raise ModelGoneError("The model's table holds vectors of another length.", str(error)) from error
 
 
 def _settle(documents: Sequence[Document], stored: Sequence[Document], generations: Mapping[int, int]) -> Outcome:

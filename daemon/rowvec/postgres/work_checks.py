@@ -8,7 +8,8 @@ from typing import Any, Final
 from rowvec.domain.backlog import NO_DAEMON, Backlog, Workers
 from rowvec.domain.errors import ConfigurationError
 from rowvec.domain.findings import Finding, Level, problem, warning
-from rowvec.postgres.administration import check_dimensions, read_backlogs, read_workers
+from rowvec.domain.registered import check_dimensions
+from rowvec.postgres.administration import read_backlogs, read_workers
 from rowvec.postgres.patient import Check, Patient
 
 OLD_SECONDS: Final = 300.0
@@ -52,15 +53,16 @@ def _misset(known: dict[str, int], patient: Patient) -> list[Finding]:
         for name in patient.models
         if name not in known
     ]
-    try:
-        check_dimensions(known, dict(patient.models))
-    except ConfigurationError as error:
-        found.append(problem("models", error.message, error.hint))
+    for name in sorted(patient.models.keys() & known.keys()):
+        try:
+            check_dimensions(name, patient.models[name], known[name])
+        except ConfigurationError as error:
+            found.append(problem("models", error.message, error.hint))
     return found
 
 
 def _is_worked_for(row: dict[str, Any], patient: Patient) -> bool:
-    return bool(row["active"]) and row["name"] in patient.models
+    return bool(row["active"]) and (row["name"] in patient.models or row["served"] is not None)
 
 
 def _idle(row: dict[str, Any]) -> Finding:
