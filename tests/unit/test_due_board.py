@@ -288,3 +288,16 @@ async def test_who_rests_and_why_is_told_as_long_as_it_lasts(board: DueBoard, cl
     assert board.resting() == ["model m: It is broken."]
     board.wake_model("m")
     assert board.resting() == []
+
+
+async def test_a_forgotten_model_leaves_nothing_behind(board: DueBoard) -> None:
+    gone, other = Slot("gone", Lane.BULK, "post"), Slot("m", Lane.BULK, "post")
+    late = EVER + STRAGGLERS
+    board.offer([gone, other])
+    board.lower_floors({gone: EVER, other: late})
+    board.rest_model("gone", "It is slow.")
+    board.forget_model("gone")
+    assert await has_nothing(board, "gone")
+    assert (board.floor(gone), board.lowest_floor()) == (EVER, late)
+    assert board.resting() == []
+    assert await taken(board) == "post"

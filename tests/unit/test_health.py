@@ -102,3 +102,13 @@ def test_rooms_that_end_in_good_order_are_no_longer_watched(health: Health, cloc
     clock.now += 1000
     health.stop_watching()
     assert health.is_live
+
+
+def test_a_forgotten_room_is_not_watched_and_its_namesake_is(health: Health, clock: Clock) -> None:
+    old, new = health.pulse("claim", 30.0), health.pulse("claim", 30.0)
+    clock.now += 31
+    new.beat()
+    assert not health.is_live
+    health.forget(old)
+    assert health.is_live
+    assert [check.name for check in health.live()] == ["claim"]

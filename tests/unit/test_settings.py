@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
 from rowvec.app import make_embedder
 from rowvec.domain.errors import ConfigurationError
+from rowvec.domain.registered import RegisteredModel
 from rowvec.settings import ModelSettings, load_settings
 
 SECRET = "hunter2-very-secret"  # noqa: S105 - that it is never shown is what is tested
@@ -552,3 +554,126 @@ def test_limits_of_requests_are_the_providers_unless_they_are_set(monkeypatch: p
 def test_limits_that_let_nothing_pass_are_refused(monkeypatch: pytest.MonkeyPatch, what: str, value: str) -> None:
     monkeypatch.setenv(f"ROWVEC_MODEL_E5_SMALL_{what}", value)
     assert f"ROWVEC_MODEL_E5_SMALL_{what}" in refusal()
+
+
+# --- Models that the database serves ---------------------------------------------------------------------
+
+SERVED: Final = {"provider": "tei", "url": "http://registry:8080"}
+
+
+def reached(served: dict[str, Any] | None, name: str = "first", dimensions: int = 8) -> ModelSettings | None:
+    return load_settings().reach(RegisteredModel(name, dimensions, served))
+
+
+def unreachable(served: dict[str, Any], name: str = "first", dimensions: int = 8) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        reached(served, name, dimensions)
+    return str(caught.value)
+
+
+def test_a_model_of_the_database_is_reached_as_it_says() -> None:
+    found = reached({**SERVED, "concurrency": 3, "query_prefix": "query: "})
+    assert found is not None
+    assert (found.provider, str(found.url), found.dimensions) == ("tei", "http://registry:8080/", 8)
+    assert (found.concurrency, found.query_prefix) == (3, "query: ")
+
+
+def test_an_address_in_the_database_makes_the_same_provider_as_one_that_is_set() -> None:
+    found = reached({"url": "http://registry:8080"})
+    assert found is not None
+    assert found.provider == "sentence_transformers"
+
+
+def test_a_model_that_nobody_serves_is_none_of_ours() -> None:
+    assert reached(None) is None
+
+
+def test_a_model_that_is_off_here_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWVEC_MODEL_FIRST_PROVIDER", "off")
+    assert reached(SERVED) is None
+
+
+def test_what_is_set_here_comes_first_and_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    for what, value in {"PROVIDER": "openai", "URL": "http://ours:1/v1", "DIMENSIONS": "8", "API_KEY": "ours"}.items():
+        monkeypatch.setenv(f"ROWVEC_MODEL_FIRST_{what}", value)
+    found = reached({**SERVED, "concurrency": 3})
+    assert found == load_settings().models["first"]
+    assert found is not None
+    assert (found.provider, str(found.url), found.concurrency) == ("openai", "http://ours:1/v1", 1)
+
+
+def test_what_is_set_here_beside_the_address_completes_what_the_database_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWVEC_MODEL_FIRST_CONCURRENCY", "5")
+    found = reached({**SERVED, "concurrency": 3, "timeout_seconds": 7})
+    assert found is not None
+    assert (found.provider, found.concurrency, found.timeout_seconds) == ("tei", 5, 7.0)
+
+
+def test_a_key_goes_to_no_address_of_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWVEC_MODEL_FIRST_API_KEY", "hidden")
+    said = unreachable(SERVED)
+    assert "Set ROWVEC_MODEL_FIRST_URL too: a key goes only to an address that is set beside it." in said
+    assert "hidden" not in said
+
+
+def test_a_key_is_not_taken_along_where_there_is_no_address_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWVEC_MODEL_FIRST_API_KEY", "hidden")
+    found = reached({"provider": "deterministic"})
+    assert found is not None
+    assert found.api_key is None
+
+
+def test_a_key_alone_makes_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWVEC_MODEL_FIRST_API_KEY", "hidden")
+    assert "first" not in load_settings().active_models
+    assert reached(None) is None
+
+
+@pytest.mark.parametrize(
+    ("served", "said"),
+    [
+        ({**SERVED, "window": 512}, "ROWVEC_MODEL_FIRST_WINDOW"),
+        ({"provider": "a_newer_one", "url": "http://registry:8080"}, "ROWVEC_MODEL_FIRST_PROVIDER"),
+        ({"provider": "tei"}, "ROWVEC_MODEL_FIRST_URL"),
+        ({**SERVED, "url": "http://user:hidden@registry"}, "ROWVEC_MODEL_FIRST_URL"),
+        ({**SERVED, "url": ["hidden"]}, "ROWVEC_MODEL_FIRST_URL"),
+        ({**SERVED, "api_key": "hidden"}, "ROWVEC_MODEL_FIRST_API_KEY"),
+        ({**SERVED, "dimensions": 16}, "is set to 16 dimensions, but its table holds 8"),
+        ({"provider": "off"}, "no provider"),
+        ({}, "no provider"),
+    ],
+)
+def test_what_the_database_says_is_checked_like_a_setting(served: dict[str, Any], said: str) -> None:
+    told = unreachable(served)
+    assert said in told
+    assert "hidden" not in told
+
+
+def test_a_model_of_another_length_is_refused_whoever_sets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWVEC_MODEL_FIRST_PROVIDER", "deterministic")
+    monkeypatch.setenv("ROWVEC_MODEL_FIRST_DIMENSIONS", "16")
+    assert "is set to 16 dimensions, but its table holds 8" in unreachable(SERVED)
+
+
+def test_the_prefixes_of_a_known_model_are_known_for_the_database_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWVEC_MODEL_BGE_M3_CONCURRENCY", "2")
+    found = reached(SERVED, "bge_m3", 1024)
+    assert found is not None
+    assert (found.provider, found.concurrency) == ("tei", 2)
+
+
+# --- The token of the pages for operators ----------------------------------------------------------------
+
+
+def test_the_token_is_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().api_token is None
+    monkeypatch.setenv("ROWVEC_API_TOKEN", "hidden")
+    found = load_settings()
+    assert found.api_token is not None
+    assert found.api_token.get_secret_value() == "hidden"
+    assert "hidden" not in repr(found)
+
+
+def test_a_token_that_no_header_can_bear_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWVEC_API_TOKEN", "two words")
+    assert "ROWVEC_API_TOKEN" in refusal()

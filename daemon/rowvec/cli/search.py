@@ -57,7 +57,8 @@ async def _search(
         if found is None and model is None:
             raise UsageError("No model is active.", "See `rowvec status`, which says what wakes one.")
         if found is None:
-            raise UsageError(f'There is no model "{model}".', "See `rowvec status`.")
+            known = ", ".join(row["name"] for row in await database.models())
+            raise UsageError(f'There is no model "{model}".', f"There are: {known or 'none'}.")
         embedder = make_embedder(found.name, _way(settings, found))
         try:
             embedding = await embedder.embed_query(text)

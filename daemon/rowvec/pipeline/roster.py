@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
 
@@ -15,7 +15,6 @@ from rowvec.domain.registered import RegisteredModel
 from rowvec.health import Health, Part, Pulse
 from rowvec.pipeline.bell import Bell, Cause
 from rowvec.pipeline.due_board import DueBoard
-from rowvec.pipeline.model_rooms import ModelRooms
 from rowvec.ports import ModelRegistry
 
 LOOK_SECONDS: Final = 1.0
@@ -31,28 +30,42 @@ Way = TypeVar("Way")
 log = structlog.get_logger(__name__)
 
 
+class Work(Protocol):
+    """What is done for one model."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a claim could be made at once."""
+
+    def stop(self) -> None:
+        """Begin nothing new; `run` returns when what was begun is finished."""
+
+    async def run(self) -> None:
+        """Work until stopped, then free what was taken."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Member(Generic[Way]):
     """A model at work.
 
     Attributes:
         way: how it is reached.
-        rooms: what it has.
-        task: runs them.
+        work: what is done for it.
+        task: does it.
     """
 
     way: Way
-    rooms: ModelRooms
+    work: Work
     task: asyncio.Task[None]
 
 
 class Roster(Generic[Way]):
-    """Begins the rooms of models that are added and ends those of models that go; the others notice nothing.
+    """Begins the work for models that are added and ends it for models that go; the others notice nothing.
 
     Args:
         registry: the active models.
         reach: says how a model is reached from here; None when it is not to be; ConfigurationError when it can't be.
-        make: makes the rooms of a model that is reached so; ConfigurationError when something for it is missing here.
+        make: makes the work for a model that is reached so; ConfigurationError when something for it is missing here.
         own: the models that are missed when the database does not have them.
         board: forgets those that go.
         calls: wakes, besides a look a second: whoever adds or drops a model notifies.
@@ -65,7 +78,7 @@ class Roster(Generic[Way]):
         self,
         registry: ModelRegistry,
         reach: Callable[[RegisteredModel], Way | None],
-        make: Callable[[str, Way], ModelRooms],
+        make: Callable[[str, Way], Work],
         own: Collection[str],
         board: DueBoard,
         calls: Bell,
@@ -103,7 +116,7 @@ class Roster(Generic[Way]):
     @property
     def has_room(self) -> bool:
         """Whether a claim could be made at once."""
-        return any(member.rooms.has_room for member in self._members.values())
+        return any(member.work.has_room for member in self._members.values())
 
     def load(self) -> dict[str, ModelLoad]:
         """Return what the models at work stand at, by their names."""
@@ -115,7 +128,7 @@ class Roster(Generic[Way]):
         if self._looking is not None:
             self._looking.cancel()
         for member in self._members.values():
-            member.rooms.stop()
+            member.work.stop()
 
     async def run(self) -> None:
         """Look for ever, until stopped."""
@@ -167,8 +180,8 @@ class Roster(Generic[Way]):
     def _take_in(self, name: str, way: Way | None) -> None:
         if way is None:
             return
-        rooms = self._make(name, way)
-        self._members[name] = _Member(way, rooms, self._tasks.create_task(rooms.run()))
+        work = self._make(name, way)
+        self._members[name] = _Member(way, work, self._tasks.create_task(work.run()))
         # What was queued for it before is found by a look without a floor.
         self._bell.ring(Cause.SWEEP)
         log.info("model.begun", model=name)
@@ -185,10 +198,12 @@ class Roster(Generic[Way]):
             self._tasks.create_task(self._end(name, member))
 
     async def _end(self, name: str, member: _Member[Way]) -> None:
-        """Stop a model's rooms, for a while in good order."""
-        member.rooms.stop()
+        """Stop the work for a model, for a while in good order."""
+        member.work.stop()
         await asyncio.wait([member.task], timeout=FINISH_SECONDS)
         member.task.cancel()
         await asyncio.wait([member.task])
         self._board.forget_model(name)
         self._leaving.discard(name)
+        # It may be wanted again, in another way.
+        self._calls.ring(Cause.NOTIFY)
