@@ -300,11 +300,6 @@ async def test_a_model_without_its_table_sends_to_migrate(migrated: str) -> None
     assert "Run `rowvec migrate` as the owner" in said
 
 
-async def test_a_daemon_without_models_says_what_to_set(migrated: str) -> None:
-    said = await refused(78, migrated, "run", ROWVEC_MODEL_E5_SMALL_PROVIDER="off")
-    assert "ROWVEC_MODEL_E5_SMALL_PROVIDER" in said
-
-
 # --- What is asked for -----------------------------------------------------------------------------------
 
 
@@ -448,7 +443,7 @@ async def test_a_backfill_that_is_taken_away_is_not_called_done(empty_dsn: str, 
         )
 
         async def looked() -> bool:
-            return bool(await app.fetchval(f"{counting} AND pid <> pg_backend_pid()"))
+            return bool(await app.fetchval(f"{counting} AND state = 'idle' AND pid <> pg_backend_pid()"))
 
         await eventually(looked)
         await app.execute(meanwhile)

@@ -297,3 +297,20 @@ async def test_without_any_model_a_daemon_waits_for_one_and_says_so(
         await add(operator, "third", 8, DETERMINISTIC)
         await eventually(lambda: stands(app, "third"))
         assert [check.note for check in daemon.health.ready() if check.name == "models"] == ["third"]
+
+
+async def test_a_model_of_the_database_is_searched_with(post: asyncpg.Connection, dsn: str) -> None:
+    server = OpenServer()
+    await post.execute("INSERT INTO post (body) VALUES ('One'), ('Two')")
+    async with server.serving(), running(dsn, GatedEmbedder()):
+        await add(post, "third", 8, {"provider": "tei", "url": server.url, "query_prefix": "ask: "})
+        await eventually(lambda: stands(post, "third"))
+        program = ("-m", "rowvec", "search", "One", "--model", "third", "--json")
+        async with process(dsn, program) as search:
+            assert await search.wait() == 0
+            assert [row["chunk_text"] for row in json.loads(search.log.read_text())] == ["One", "Two"]
+        assert server.requests[-1].texts == ["ask: One"]
+        async with process(dsn, program, ROWVEC_MODEL_THIRD_API_KEY="key-of-ours") as refused:
+            assert await refused.wait() == 78
+            assert "Set ROWVEC_MODEL_THIRD_URL too" in refused.log.read_text()
+        assert "key-of-ours" not in str(server.headers)

@@ -142,7 +142,7 @@ class Administration:
             StatementTimeoutError: one took longer.
         """
         async with self._connection.transaction(isolation="repeatable_read", readonly=True):
-            await self._fetch("limit_statements", f"{seconds:.0f}s")
+            await self._fetch("limit_statements", f"{seconds * 1000:.0f}ms")
             return await self._overview()
 
     async def _overview(self) -> dict[str, Any]:
