@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import functools
 import json
+import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -293,6 +295,12 @@ async def test_without_any_model_a_daemon_waits_for_one_and_says_so(
     async with running(dsn, models={"e5_small": {"provider": "off"}}) as daemon:
         await eventually(lambda: is_ready(daemon))
         assert [check.note for check in daemon.health.ready() if check.name == "models"] == [NOBODY]
+        async with process(dsn, ("-m", "rowvec", "status")) as status:
+            assert await status.wait() == 0
+            assert (
+                f"The daemon {os.getpid()} on {socket.gethostname()} has no model to work for."
+                in status.log.read_text()
+            )
         await app.execute("INSERT INTO post VALUES (1, 'One')")
         await add(operator, "third", 8, DETERMINISTIC)
         await eventually(lambda: stands(app, "third"))

@@ -674,6 +674,13 @@ def test_the_token_is_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hidden" not in repr(found)
 
 
+def test_the_token_may_be_a_credential(credentials: Path) -> None:
+    (credentials / "ROWVEC_API_TOKEN").write_text("hidden\n")
+    found = load_settings()
+    assert found.api_token is not None
+    assert found.api_token.get_secret_value() == "hidden"
+
+
 def test_a_token_that_no_header_can_bear_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROWVEC_API_TOKEN", "two words")
     assert "ROWVEC_API_TOKEN" in refusal()

@@ -69,6 +69,7 @@ def _remarks(found: dict[str, Any]) -> list[str]:
     outages = {told: known for daemon in found["daemons"] for told, known in _outages(daemon)}
     remarks = [*outages, *(told for told in why | resting if told not in outages.values())]
     remarks += [*(_state(source) for source in found["sources"]), *_progress(found)]
+    remarks += [_without_model(daemon) for daemon in found["daemons"] if not daemon["models"]]
     remarks += [_asleep(model["name"]) for model in found["models"] if not model["active"]]
     if found["changes"]:
         remarks.append(f"Of what is queued, {found['changes']} changes are not yet in the queue and have no age.")
@@ -101,6 +102,10 @@ def _progress(found: dict[str, Any]) -> Iterator[str]:
             yield f"{named}: the backfill was stopped after {rows}; `rowvec backfill {name}` goes on."
         elif not row["done"]:
             yield f"{named} are {state} looked through, page by page: {rows} so far."
+
+
+def _without_model(daemon: dict[str, Any]) -> str:
+    return f"The daemon {daemon['pid']} on {daemon['host']} has no model to work for."
 
 
 def _asleep(model: str) -> str:
