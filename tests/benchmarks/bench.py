@@ -16,15 +16,18 @@ from typing import Any
 
 import uvloop
 
+from benchmarks import models, writers
 from benchmarks.backlog import measure_backlog
 from benchmarks.fairness import measure_fairness
 from benchmarks.figures import Latency, Result, Throughput
+from benchmarks.index import measure_index
 from benchmarks.latency import measure_flow, measure_idle
 from benchmarks.memory import measure_memory
+from benchmarks.models import measure_models
 from benchmarks.scratch import DIMENSIONS, durable_postgres, session_of
 from benchmarks.takeover import measure_takeover
 from benchmarks.throughput import measure_throughput
-from benchmarks.writers import FULL, QUICK, measure_writers
+from benchmarks.writers import measure_writers
 from database import MAJOR
 from rowvec.embedded import EmbeddedPostgres
 from rowvec.logs import configure_logs
@@ -34,7 +37,9 @@ RUNS: dict[str, Run] = {
     "commit_to_vector_idle_ms": lambda postgres, quick: measure_idle(postgres, 30 if quick else 200),
     "commit_to_vector_at_500_per_second_ms": lambda postgres, quick: measure_flow(postgres, 500, 3 if quick else 20),
     "throughput_20000_waiting": lambda postgres, _: measure_throughput(postgres, 20_000),
-    "writers": lambda postgres, quick: measure_writers(postgres, QUICK if quick else FULL),
+    "models": lambda postgres, quick: measure_models(postgres, models.QUICK if quick else models.FULL),
+    "index": lambda postgres, quick: measure_index(postgres, 5_000 if quick else 20_000),
+    "writers": lambda postgres, quick: measure_writers(postgres, writers.QUICK if quick else writers.FULL),
     "backlog": lambda postgres, quick: measure_backlog(postgres, 100_000 if quick else 1_000_000, 9 if quick else 31),
     "fairness": lambda postgres, quick: measure_fairness(postgres, 20_000 if quick else 100_000, 6 if quick else 30),
     "memory": lambda postgres, quick: measure_memory(postgres, 200_000 if quick else 1_000_000, 10 if quick else 60),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
 import asyncpg
@@ -136,3 +137,10 @@ async def empty_out(session: asyncpg.Connection, tables: Sequence[str] = ("post"
     """Empty the tables of the application and all of ours that hold work, unseen by triggers."""
     ours = ("rowvec.change", "rowvec.embedding_queue", "rowvec.vector_first")
     await unseen(session, f"TRUNCATE {', '.join((*tables, *ours))}")
+
+
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens at."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])

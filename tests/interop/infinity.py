@@ -65,7 +65,7 @@ class Infinity:
     def start(self) -> None:
         """Start it; return once it answers."""
         # Without what makes a model fast on other machines: compiling takes longer than these tests.
-        command = [PROGRAM, "v2", "--engine", "torch", "--device", "cpu", "--dtype", "float32", "--no-compile"]
+        command = [str(PROGRAM), "v2", "--engine", "torch", "--device", "cpu", "--dtype", "float32", "--no-compile"]
         command += ["--no-bettertransformer", "--no-model-warmup", "--url-prefix", "/v1"]
         command += ["--host", "127.0.0.1", "--port", str(self._port)]
         for name, folder in self._models.items():
@@ -128,7 +128,7 @@ def cosine(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def _product(one: Sequence[float], other: Sequence[float]) -> float:
-    return sum(map(operator.mul, one, other))
+    return float(sum(map(operator.mul, one, other)))
 
 
 def _free_port() -> int:
