@@ -244,6 +244,7 @@ class DaemonAtWork:
 
     Args:
         daemon: the process.
+        port: where it has its metrics.
         session: of its database.
     """
 
