@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any, Final, cast
+from urllib.parse import urljoin
 
 import aiohttp
 import orjson
-from yarl import URL
 
 from rowvec.domain.errors import ModelMisbehavedError, ModelUnavailableError
 from rowvec.models.refusals import REFUSALS, refused, retry_after_seconds
@@ -89,9 +89,9 @@ class ServerClient:
         Raises:
             ModelUnavailableError: the server can't be reached or is not in order.
         """
-        base = str(URL(self._address.url).origin()) if at_root else self._address.url
+        url = urljoin(self._address.url, page) if at_root else self._address.url.rstrip("/") + page
         limit = min(HEALTH_SECONDS, self._address.timeout_seconds)
-        status, headers, content = await self._answer("GET", base.rstrip("/") + page, None, HEALTH_BYTES, limit)
+        status, headers, content = await self._answer("GET", url, None, HEALTH_BYTES, limit)
         if status in lacking:
             return None
         if status // 100 != HTTPStatus.OK // 100:
