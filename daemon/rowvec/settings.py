@@ -41,6 +41,8 @@ _KNOWN_MODELS: Final[Mapping[str, Mapping[str, Any]]] = {
     "bge_m3": {"provider": None, "dimensions": 1024},
 }
 """What is set for these unless somebody says otherwise."""
+UNASKED_MODELS: Final = frozenset(name for name, known in _KNOWN_MODELS.items() if known["provider"])
+"""Those that are there unless somebody switches them off."""
 _KNOWN_PREFIXES: Final[Mapping[str, Mapping[str, str]]] = {
     "e5_small": {"query_prefix": "query: ", "passage_prefix": "passage: "},
 }

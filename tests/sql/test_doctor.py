@@ -89,7 +89,7 @@ async def test_a_healthy_database_has_no_findings_but_a_word_for_every_check(
     assert found.complete
     assert [finding.about for finding in found.findings] == [
         "server", "rights", "schema", "listening", "sources", "triggers", "reading", "windows", "unseen writes",
-        "daemons", "models", "failed items", "waiting items", "transactions", "upkeep",
+        "daemons", "models", "indexes", "failed items", "waiting items", "transactions", "upkeep",
     ]  # fmt: skip
     assert all(finding.message for finding in found.findings)
 

@@ -76,7 +76,7 @@ Show: TypeAlias = Callable[[Sequence[Filling]], None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class Asked:
     """Whose backfill: one source's or all, for one model or all active ones."""
 
     content_type: str | None
@@ -108,7 +108,7 @@ def backfill(
     """
     if stop and again:
         raise UsageError("Either --stop or --again: one ends what the other begins.")
-    asked = _Asked(source, model)
+    asked = Asked(source, model)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a script it comes ignored
     try:
         found = uvloop.run(_run(asked, again=again, stop=stop, wait=wait and not stop, json=json))
@@ -118,11 +118,11 @@ def backfill(
     if json:
         print_json([asdict(row) for row in found])
     else:
-        console().print(_told(found, stop=stop), markup=False)
+        console().print(told(found, stop=stop), markup=False)
     return 0
 
 
-async def _run(asked: _Asked, *, again: bool, stop: bool, wait: bool, json: bool) -> Sequence[Filling]:
+async def _run(asked: Asked, *, again: bool, stop: bool, wait: bool, json: bool) -> Sequence[Filling]:
     async with administration(load_settings().dsn) as database:
         await _check(database, asked)
         if stop:
@@ -134,10 +134,10 @@ async def _run(asked: _Asked, *, again: bool, stop: bool, wait: bool, json: bool
             console(aside=True).print("No daemon is running: it begins when one does.")
         if not wait:
             return begun
-        return await _follow(database, asked, begun, aside=json)
+        return await follow(database, asked, begun, aside=json)
 
 
-async def _check(database: Administration, asked: _Asked) -> None:
+async def _check(database: Administration, asked: Asked) -> None:
     """Refuse a source or a model that can't be filled."""
     source, model = asked.content_type, asked.model
     paused = {row["content_type"]: row["paused"] for row in await database.sources()}
@@ -150,10 +150,14 @@ async def _check(database: Administration, asked: _Asked) -> None:
         raise UsageError(f'There is no active model "{model}".', f"Active are: {', '.join(active) or 'none'}.")
 
 
-async def _follow(
-    database: Administration, asked: _Asked, begun: Sequence[Filling], *, aside: bool
-) -> Sequence[Filling]:
+async def follow(database: Administration, asked: Asked, begun: Sequence[Filling], *, aside: bool) -> Sequence[Filling]:
     """Show how far it is, until nothing is left that a daemon would do.
+
+    Args:
+        database: connected.
+        asked: whose backfill.
+        begun: how far it was in the beginning.
+        aside: say it in lines even in a terminal: the results are for a script.
 
     Raises:
         UsageError: what was asked for can't be filled any more.
@@ -237,7 +241,8 @@ class _Lines:
         console(aside=True).print(f"{done:,} of about {total:,} rows, {rate:,.0f} rows/s{left}")
 
 
-def _told(found: Sequence[Filling], *, stop: bool) -> str:
+def told(found: Sequence[Filling], *, stop: bool) -> str:
+    """Return what became of backfills, whether they were to be stopped or to be gone on with."""
     if not found:
         return "There is nothing to fill: no source is watched, all are paused, or no model is active."
     if stop and not any(row.stopped for row in found):

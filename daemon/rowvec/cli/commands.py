@@ -26,6 +26,7 @@ _MODULES: Final = {
     "backfill": "backfill",
     "status": "status",
     "search": "search",
+    "model": "models",
     "failed": "failed",
     "healthcheck": "commands",
     "version": "commands",

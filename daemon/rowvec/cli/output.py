@@ -64,6 +64,16 @@ def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], empty: s
         out.print("".join(segment.text for segment in line).rstrip(), markup=False)
 
 
+def size(octets: int) -> str:
+    """Return a number of bytes in the unit that suits it: 812 kB, 1.4 GB."""
+    amount, unit = octets / 1024, "kB"
+    for larger in ("MB", "GB", "TB"):
+        if amount < 1000:  # noqa: PLR2004 - at most three digits
+            break
+        amount, unit = amount / 1024, larger
+    return f"{amount:.1f} {unit}" if amount < 10 and unit != "kB" else f"{amount:,.0f} {unit}"  # noqa: PLR2004 - two
+
+
 def explain(error: RowvecError) -> int:
     """Say what is wrong and what to do about it; return the exit code."""
     out = console(aside=True)

@@ -79,6 +79,8 @@ class ModelUnavailableError(RowvecError):
         retry_after_seconds: how long the model wants to be let alone; None when it does not say.
     """
 
+    exit_code = 75
+
     def __init__(self, message: str, hint: str = "", retry_after_seconds: float | None = None) -> None:
         super().__init__(message, hint)
         self.retry_after_seconds = retry_after_seconds
@@ -88,12 +90,28 @@ class ModelGoneError(ModelUnavailableError):
     """The model's table is gone, and with it whatever waited for the model."""
 
 
+class ModelRefusesError(ModelUnavailableError):
+    """The model's server does not take us as we are set: the key, the address or the model's name there is wrong."""
+
+    exit_code = 78
+
+
 class StoppingError(RowvecError):
     """The daemon stops and begins no new work; the items go back as they were."""
 
 
 class ModelMisbehavedError(RowvecError):
-    """The model answered with something that is no set of vectors for the texts; counted as an attempt."""
+    """The model answered with something that is no set of vectors for the texts; counted as an attempt.
+
+    Args:
+        message: as of every error.
+        hint: as of every error.
+        dimensions: how long its vectors are, where that is what is wrong with them.
+    """
+
+    def __init__(self, message: str, hint: str = "", dimensions: int | None = None) -> None:
+        super().__init__(message, hint)
+        self.dimensions = dimensions
 
 
 class TextRejectedError(RowvecError):

@@ -14,7 +14,7 @@ from urllib.parse import urljoin
 import aiohttp
 import orjson
 
-from rowvec.domain.errors import ModelMisbehavedError, ModelUnavailableError
+from rowvec.domain.errors import ModelMisbehavedError, ModelRefusesError, ModelUnavailableError
 from rowvec.models.refusals import REFUSALS, refused, retry_after_seconds
 
 CONNECT_SECONDS: Final = 5.0
@@ -169,6 +169,7 @@ class ServerClient:
         return headers
 
     def _unavailable(self, status: int, path: str, words: str, wish_seconds: float | None) -> ModelUnavailableError:
+        kind: type[ModelUnavailableError] = ModelRefusesError
         match status:
             case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN if self._address.api_key:
                 message, hint = "The model server refuses the API key", f"Correct {self.variable}_API_KEY."
@@ -183,10 +184,10 @@ class ServerClient:
             case _ if status // 100 == HTTPStatus.MULTIPLE_CHOICES // 100:
                 message, hint = "The model server sends us elsewhere", f"Set {self.variable}_URL to where it is."
             case _:
-                message, hint = "The model server answers with an error", words
+                kind, message, hint = ModelUnavailableError, "The model server answers with an error", words
         if wish_seconds:
             hint = f"{hint} It asks for a pause of {wish_seconds:g} s.".lstrip()
-        return ModelUnavailableError(f"{message} ({status}).", hint, wish_seconds)
+        return kind(f"{message} ({status}).", hint, wish_seconds)
 
     def _told(self, limit_seconds: float) -> str:
         """Return which limit it was."""

@@ -119,6 +119,7 @@ class ServerEmbedder(ABC):
                 "The model answered with vectors of the wrong length.",
                 f"{len(vector)} dimensions instead of {self.dimensions}. "
                 f"Does {self._client.variable}_URL lead to this model?",
+                len(vector),
             )
         # The sum of finite 32-bit floats is finite, that of others is not.
         if not math.isfinite(sum(vector)) or not any(vector):

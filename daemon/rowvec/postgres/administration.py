@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, astuple, dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 import orjson
@@ -25,6 +25,7 @@ from rowvec.postgres.model_registry import read_served
 from rowvec.postgres.statements import quote_identifier, statement
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
+T = TypeVar("T")
 
 
 class Administration:
@@ -52,7 +53,7 @@ class Administration:
                 check_dimensions(name, models[name], known[name])
             added = [name for name in models if name not in known]
             for name in added:
-                await self._fetch("add_model", name, models[name])
+                await self._fetch("add_model", name, models[name], "cosine", "vector", None, None)
         return added
 
     async def activate_models(self, names: Iterable[str]) -> list[str]:
@@ -194,11 +195,15 @@ class Administration:
         with translated():
             await self._connection.execute(sql)
 
+    async def patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Run DDL of the caller's own as one transaction, as `run_patiently`."""
+        return await run_patiently(self._connection, work)
+
     async def _fetch(self, name: str, *arguments: object) -> list[dict[str, Any]]:
         return await self.execute(statement(name, vector=self._vector), *arguments)
 
     async def _patiently(self, name: str, *arguments: object) -> list[dict[str, Any]]:
-        return await run_patiently(self._connection, lambda: self._fetch(name, *arguments))
+        return await self.patiently(lambda: self._fetch(name, *arguments))
 
 
 def read_backlogs(items: Rows, changes: Rows, models: Rows) -> Sequence[Backlog]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from rowvec.domain.backlog import NO_DAEMON, Backlog, Workers
 from rowvec.domain.errors import ConfigurationError
 from rowvec.domain.findings import Finding, Level, problem, warning
+from rowvec.domain.hnsw import MANY_VECTORS, MOST_DIMENSIONS
 from rowvec.domain.registered import check_dimensions
 from rowvec.postgres.administration import read_backlogs, read_workers
 from rowvec.postgres.patient import Check, Patient
@@ -73,6 +74,36 @@ def _idle(row: dict[str, Any]) -> Finding:
         about,
         "It is active, but not in the settings of this command: daemons with the same settings let its items wait.",
         f"Set {variable}_PROVIDER or _URL, or look where the daemons are set.",
+    )
+
+
+async def look_at_indexes(patient: Patient) -> Sequence[Finding]:
+    """No build has left an index that nobody can use; where all vectors are compared, that does not take long."""
+    models = {row["name"]: row for row in await patient.fetch("list_models")}
+    tables = await patient.fetch("list_model_tables")
+    invalid = [_unusable(row["name"]) for row in tables if row["index_state"] == "invalid"]
+    return [*invalid, *(_unindexed(row) for row in tables if _wants_index(row, models[row["name"]]))]
+
+
+def _unusable(model: str) -> Finding:
+    return problem(
+        f"model {model}",
+        "Its index is what an interrupted build left: every write pays for it, and no search has it.",
+        f"`rowvec model index {model}` removes it and builds it anew.",
+    )
+
+
+def _wants_index(table: dict[str, Any], model: dict[str, Any]) -> bool:
+    fits = model["dimensions"] <= MOST_DIMENSIONS[model["storage"]]
+    return bool(model["active"] and fits and table["index_state"] == "none" and table["vectors"] >= MANY_VECTORS)
+
+
+def _unindexed(table: dict[str, Any]) -> Finding:
+    return Finding(
+        Level.OK,
+        f"model {table['name']}",
+        f"It has about {table['vectors']:,} vectors and no index: each search compares all of them.",
+        f"`rowvec model index {table['name']}` builds one while all goes on.",
     )
 
 
@@ -148,6 +179,7 @@ async def look_at_upkeep(patient: Patient) -> Sequence[Finding]:
 WORK_CHECKS: Final = (
     Check("daemons", look_at_daemons, ""),
     Check("models", look_at_models, "All models are set and known."),
+    Check("indexes", look_at_indexes, "No index is broken, and none is missed."),
     Check("failed items", look_at_failures, "Nothing has failed."),
     Check("waiting items", look_at_lateness, "Nothing waits for longer than its lane's time."),
     Check("transactions", look_at_transactions, "No old transaction holds back vacuum."),
