@@ -3,7 +3,8 @@
 SELECT format('CREATE INDEX CONCURRENTLY %I ON rowvec.%I USING hnsw (embedding %I.%I) WITH (m = %s, ef_construction = %s)',
               'vector_' || m.name || '_hnsw', 'vector_' || m.name, n.nspname, m.storage || '_' || m.distance || '_ops',
               $2::integer, $3::integer) AS creation,
-       format('DROP INDEX CONCURRENTLY IF EXISTS rowvec.%I', 'vector_' || m.name || '_hnsw') AS removal
+       format('DROP INDEX CONCURRENTLY IF EXISTS rowvec.%I', 'vector_' || m.name || '_hnsw') AS removal,
+       to_regclass(format('rowvec.%I', 'vector_' || m.name || '_hnsw')) IS NOT NULL AS left_over
 FROM rowvec.model m
 JOIN pg_extension e ON e.extname = 'vector'
 JOIN pg_namespace n ON n.oid = e.extnamespace

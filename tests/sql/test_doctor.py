@@ -487,6 +487,30 @@ async def test_upkeep_that_does_not_come_is_told(app: asyncpg.Connection) -> Non
     assert await work_checks.look_at_upkeep(recorded(app, {"notification_queue": 0.5, "autovacuum": True})) == []
 
 
+# --- Indexes ---------------------------------------------------------------------------------------------
+
+
+async def test_an_index_that_an_interrupted_build_left_is_a_problem(well: asyncpg.Connection, dsn: str) -> None:
+    await well.execute("CREATE INDEX vector_first_hnsw ON rowvec.vector_first USING hnsw (embedding vector_ip_ops)")
+    assert await ills(dsn) == []
+    await well.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'rowvec.vector_first_hnsw'::regclass")
+    found = await ill(dsn)
+    assert (found.level, found.about) == (PROBLEM, "model first")
+    assert "`rowvec model index first`" in found.hint
+
+
+async def test_many_vectors_without_an_index_are_worth_a_word_but_no_problem(
+    well: asyncpg.Connection, dsn: str
+) -> None:
+    # As the last ANALYZE knew.
+    await well.execute("UPDATE pg_class SET reltuples = 60000 WHERE oid = 'rowvec.vector_second'::regclass")
+    (found,) = [finding for finding in (await examine(dsn)).findings if finding.about == "model second"]
+    assert (found.level, "60,000 vectors and no index" in found.message) == (OK, True)
+    assert "`rowvec model index second`" in found.hint
+    await well.execute("SELECT rowvec.deactivate_model('second')")
+    assert "no index" not in str((await examine(dsn)).findings)
+
+
 # --- Half broken -----------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Final, Literal
 
@@ -93,7 +92,7 @@ def add(
         print_json({**added.as_json(), "backfill": [asdict(row) for row in found]})
     else:
         console().print(told(found, stop=False), markup=False)
-        console().print(f"`rowvec model index {name}` and `rowvec model promote {name}` are next, when it is complete.")
+        added.tell_of_promotion(name)
     return 0
 
 
@@ -107,6 +106,7 @@ class _Added:
     def __init__(self, *, json: bool) -> None:
         self._json = json
         self._made: NewModel | None = None
+        self._searched: str | None = None
 
     async def run(self, wanted: _Wanted, *, wait: bool) -> Sequence[Filling]:
         settings, known = _load(wanted)
@@ -120,6 +120,7 @@ class _Added:
             _warn_of_length(made)
             await ModelLife(database).add(made)
             self._made = made
+            self._searched = next((row["name"] for row in await database.models() if row["is_default"]), None)
             self._tell(made)
             await _tell_of_daemons(database, made, model)
             asked = Asked(None, made.name)
@@ -137,6 +138,12 @@ class _Added:
             more = f"`rowvec backfill --model {name}` shows it again, `rowvec model drop {name}` undoes it."
             console(aside=True).print(f"\nThe model is added, and its backfill goes on in the background. {more}")
 
+    def tell_of_promotion(self, name: str) -> None:
+        """Say what is to be done until it is searched, if another one is."""
+        if self._searched != name:
+            what = f"Searches go on with {self._searched}."
+            console().print(f"{what} Next: `rowvec model index {name}`, then `rowvec model promote {name}`.")
+
     def _tell(self, made: NewModel) -> None:
         kind = f"{made.dimensions:,} dimensions, {made.distance}, {made.storage}"
         console(aside=self._json).print(f"Added the model {made.name}: {kind}.", markup=False)
@@ -153,12 +160,15 @@ def _load(wanted: _Wanted) -> tuple[Settings, bool]:
     try:
         return load_settings(models={wanted.name: given}), True
     except ConfigurationError as error:
-        if "dimensions" not in given:
+        refusal = error
+    if "dimensions" not in given:
+        try:
             # If any length will do, nothing but the length is missing: the server has it.
-            with suppress(ConfigurationError):
-                return load_settings(models={wanted.name: {**given, "dimensions": ANY_LENGTH}}), False
-        load_settings()
-        raise UsageError(error.message, _hint(wanted.name)) from None
+            return load_settings(models={wanted.name: {**given, "dimensions": ANY_LENGTH}}), False
+        except ConfigurationError as error:
+            refusal = error
+    load_settings()
+    raise UsageError(refusal.message, _hint(wanted.name))
 
 
 def _model(settings: Settings, name: str) -> ModelSettings:

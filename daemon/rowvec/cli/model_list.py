@@ -90,7 +90,7 @@ def _served(model: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """Return who serves a model: by the settings here, which come first with daemons too, or by the database."""
     mine = settings.active_models.get(model["name"])
     served = orjson.loads(model["served"] or "{}")
-    if mine is not None:
+    if mine is not None and "provider" in mine.model_fields_set:
         served = mine.model_dump(mode="json", exclude={"api_key"})
     told = {key: served.get(key) for key in ("provider", "url", "remote_name")}
     return {**told, "url": told["url"] and _without_user(told["url"])}

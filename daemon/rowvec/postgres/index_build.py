@@ -106,8 +106,10 @@ class IndexBuild:
         """
         with translated():
             text = await self._row("compose_index", self._model, m, ef_construction)
-            # Of a build that was killed: invalid, and still kept up to date by every write.
-            await self._builder.execute(text["removal"])
+            if text["left_over"]:
+                # Of a build that was killed: invalid, and still kept up to date by every write.
+                shown.remark("Removing what an interrupted build has left, when transactions older than that are over.")
+                await self._builder.execute(text["removal"])
             listen = _noted(shown)
             self._builder.add_log_listener(listen)
             try:
@@ -140,6 +142,7 @@ class IndexBuild:
                     shown.stage(stage)
             await building
         except BaseException:
+            shown.remark("Removing what was begun.")
             await self._give_up(building, removal)
             raise
 
