@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +15,6 @@ from rowvec.postgres.statements import statement, vector_table
 
 COUNTED: Final = 100_000
 """Fewer vectors are counted, more are estimated."""
-LISTED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +69,8 @@ class ModelLife:
             return bool((await self._patiently("promote_model", name))[0]["changed"])
         except UsageError as refusal:
             active = {row["name"] for row in await self._database.models() if row["active"]}
-            if name in active and (gaps := await self._fetch("list_model_gaps", name)):
-                raise TryAgainError(refusal.message, _told(name, gaps)) from refusal
+            if name in active and await self._fetch("list_model_gaps", name):
+                raise TryAgainError(refusal.message, refusal.hint) from refusal
             raise
 
     async def drop(self, name: str) -> None:
@@ -131,14 +130,3 @@ class ModelLife:
 
 def _others(backfills: Iterable[Mapping[str, Any]], model: str, content_type: str) -> Iterator[Mapping[str, Any]]:
     return (row for row in backfills if row["content_type"] == content_type and row["model"] != model)
-
-
-def _told(name: str, gaps: Sequence[Mapping[str, Any]]) -> str:
-    """Return what is lacking, with the figures, and how to see it through."""
-    parts = [
-        f"of {gap['content_type']} {gap['missing']:,} rows wait"
-        + ("" if gap["backfilled"] else ", others are not yet queued")
-        for gap in gaps[:LISTED]
-    ]
-    more = f", and {len(gaps) - LISTED} more sources" if len(gaps) > LISTED else ""
-    return f"Lacking are: {'; '.join(parts)}{more}. `rowvec backfill --model {name}` shows how far it is."
