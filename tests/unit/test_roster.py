@@ -3,12 +3,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import pytest
 
 from rowvec.domain.errors import ConfigurationError, DatabaseUnavailableError
 from rowvec.domain.items import Slot
 from rowvec.domain.lanes import Lane
+from rowvec.domain.load import BreakerState, ModelLoad
 from rowvec.domain.registered import RegisteredModel
 from rowvec.health import Health, Part
 from rowvec.pipeline import roster
@@ -30,6 +32,9 @@ class StubWork:
         self.runs = False
         self.crash: Exception | None = None
         self.told = asyncio.Event()
+
+    def load(self) -> ModelLoad:
+        return ModelLoad(BreakerState.CLOSED, "", datetime(2026, 1, 1, tzinfo=UTC), 0.0, len(self.way))
 
     def stop(self) -> None:
         if not self.clings:
@@ -164,7 +169,7 @@ async def test_one_that_goes_is_ended_and_forgotten_and_the_others_notice_nothin
     world.say(a="one", b="two")
     async with world.running():
         world.board.lower_floors({SLOT: EVER})
-        world.board.rest_model("a", 60.0, "It is slow.")
+        world.board.rest_model("a", "It is slow.")
         world.say(b="two")
         await world.looked()
         assert list(world.roster.models) == ["b"]
@@ -290,6 +295,13 @@ async def test_there_is_room_where_a_model_has_some() -> None:
         assert not world.roster.has_room
         world.work("b").has_room = True
         assert world.roster.has_room
+
+
+async def test_what_those_at_work_stand_at_is_told_by_name() -> None:
+    world = World()
+    world.say(a="one", b="three")
+    async with world.running():
+        assert {name: load.requests_in_hand for name, load in world.roster.load().items()} == {"a": 3, "b": 5}
 
 
 async def test_stopped_it_ends_when_all_have_finished() -> None:

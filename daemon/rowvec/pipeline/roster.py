@@ -37,6 +37,9 @@ class Work(Protocol):
     def has_room(self) -> bool:
         """Whether a claim could be made at once."""
 
+    def load(self) -> ModelLoad:
+        """Return what the model stands at."""
+
     def stop(self) -> None:
         """Begin nothing new; `run` returns when what was begun is finished."""
 
@@ -120,7 +123,7 @@ class Roster(Generic[Way]):
 
     def load(self) -> dict[str, ModelLoad]:
         """Return what the models at work stand at, by their names."""
-        return {name: member.rooms.load() for name, member in self._members.items()}
+        return {name: member.work.load() for name, member in self._members.items()}
 
     def stop(self) -> None:
         """Take no more models in and stop all; `run` returns when they have finished."""
