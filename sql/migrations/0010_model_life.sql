@@ -441,7 +441,8 @@ BEGIN
     END IF;
 END $$;
 
--- The model to be searched with, and that it can be. NULL: the default one.
+-- The model to be searched with, and that it can be. NULL: the default one. VOLATILE, so that it sees what was committed
+-- since the statement began.
 CREATE FUNCTION rowvec.choose_model(name text, embedding vector) RETURNS rowvec.model
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
@@ -471,7 +472,7 @@ END $$;
 -- once, by its nearest chunk. `score` is higher for what is nearer: of a model with the distance cosine, the cosine
 -- similarity, 1 for the same direction; with l2, 1 / (1 + distance), 1 for the same vector; with ip, the inner product.
 -- Through an HNSW index it is as exact as that index; a filter never makes it answer less than there is.
--- VOLATILE, so that it sees what was committed since the statement began: another default when its model is dropped.
+-- It looks twice: a model can be dropped, and another be the default, while it waits for the table.
 CREATE OR REPLACE FUNCTION rowvec.search(
     query text, embedding vector, owner text, content_types text[] DEFAULT NULL, model text DEFAULT NULL,
     max_results integer DEFAULT 10
