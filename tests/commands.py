@@ -29,12 +29,18 @@ class Answer:
         return json.loads(self.out)
 
 
+def environment(dsn: str | None, **settings: str) -> dict[str, str]:
+    """All that a command is given: nothing of ours slips in."""
+    given = {"PATH": os.environ["PATH"], "ROWVEC_HTTP_PORT": "0", **settings}
+    return given if dsn is None else {**given, "DATABASE_URL": dsn}
+
+
 @contextlib.asynccontextmanager
-async def begun(dsn: str, *arguments: str, **settings: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def begun(dsn: str | None, *arguments: str, **settings: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """Start a command; killed at the end if it still runs."""
     command = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "rowvec", *arguments),
-        env={"PATH": os.environ["PATH"], "DATABASE_URL": dsn, "ROWVEC_HTTP_PORT": "0", **settings},
+        env=environment(dsn, **settings),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -55,7 +61,7 @@ async def ended(command: asyncio.subprocess.Process) -> Answer:
     return Answer(command.returncode, out.decode(), err.decode())
 
 
-async def rowvec(dsn: str, *arguments: str, **settings: str) -> Answer:
+async def rowvec(dsn: str | None, *arguments: str, **settings: str) -> Answer:
     """Run a command to its end."""
     async with begun(dsn, *arguments, **settings) as command:
         return await ended(command)

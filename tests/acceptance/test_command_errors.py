@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import socket
 import sys
@@ -13,7 +12,6 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
@@ -21,6 +19,8 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 import pytest
 
+import commands
+from commands import Answer
 from daemons import eventually
 from database import Server, empty_database
 from rowvec.domain.errors import ConfigurationError
@@ -31,40 +31,14 @@ MODEL: Final = {"ROWVEC_MODEL_E5_SMALL_PROVIDER": "deterministic", "ROWVEC_MODEL
 EXPECTED_SECONDS: Final = 30
 
 
-@dataclass(frozen=True)
-class Answer:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:  # noqa: ANN401 - of any shape
-        return json.loads(self.out)
-
-
 def environment(dsn: str | None, **settings: str) -> dict[str, str]:
-    """All that a command is given: nothing of ours slips in."""
-    given = {"PATH": os.environ["PATH"], "ROWVEC_HTTP_PORT": "0", **MODEL, **settings}
-    return given if dsn is None else {**given, "DATABASE_URL": dsn}
+    """All that a command is given, with a model that needs no package."""
+    return commands.environment(dsn, **{**MODEL, **settings})
 
 
 async def rowvec(dsn: str | None, *arguments: str, **settings: str) -> Answer:
-    """Run a command to its end; one that hangs is killed and fails the test."""
-    command = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "rowvec", *arguments),
-        env=environment(dsn, **settings),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        out, err = await asyncio.wait_for(command.communicate(), EXPECTED_SECONDS)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            command.kill()
-    assert command.returncode is not None
-    return Answer(command.returncode, out.decode(), err.decode())
+    """Run a command to its end."""
+    return await commands.rowvec(dsn, *arguments, **{**MODEL, **settings})
 
 
 async def each_refused(code: int, dsn: str | None, commands: Sequence[Sequence[str]]) -> list[str]:

@@ -33,8 +33,13 @@ class StubOverview:
             raise self.error
         return {
             "daemons": [
-                {"pid": 1, "models": ["first", "second"], "resting": ["model second: It is slow.", "source post: No."]},
-                {"pid": 2, "models": ["first"], "resting": ["model second: It is not installed."]},
+                {
+                    "pid": 1,
+                    "models": ["first", "second"],
+                    "load": {"first": {"breaker": "closed"}, "second": {"breaker": "open", "why": "It is slow."}},
+                    "resting": ["model second: It is slow.", "source post: No."],
+                },
+                {"pid": 2, "models": ["first"], "load": {}, "resting": ["model second: It is not installed."]},
             ],
             "models": [{"name": "first", "active": True}, {"name": "second", "active": True}],
             "sources": [],
@@ -75,11 +80,12 @@ async def test_the_processor_and_what_the_daemons_say_of_each_model() -> None:
     assert sorted(body) == ["daemons", "models"]
     assert [daemon["pid"] for daemon in body["daemons"]] == [1, 2]
     assert body["models"] == [
-        {"name": "first", "active": True, "daemons": 2, "resting": []},
+        {"name": "first", "active": True, "daemons": 2, "load": [{"breaker": "closed"}], "resting": []},
         {
             "name": "second",
             "active": True,
             "daemons": 1,
+            "load": [{"breaker": "open", "why": "It is slow."}],
             "resting": ["model second: It is not installed.", "model second: It is slow."],
         },
     ]

@@ -71,12 +71,13 @@ class Operators:
 
 
 def _models(found: Found) -> list[dict[str, Any]]:
-    """Return the models with what the daemons say of each: how many have it, and why some let it alone."""
+    """Return the models with what the daemons say of each: how many have it, its load, and why some let it alone."""
     daemons = found["daemons"]
     return [
         {
             **model,
             "daemons": sum(model["name"] in daemon["models"] for daemon in daemons),
+            "load": [daemon["load"][model["name"]] for daemon in daemons if model["name"] in daemon["load"]],
             "resting": sorted(
                 {why for daemon in daemons for why in daemon["resting"] if why.startswith(f"model {model['name']}: ")}
             ),
