@@ -15,9 +15,9 @@ def level(characters: int, tokens: int | None, chunking: str = "markdown") -> Le
     ("characters", "tokens", "expected"),
     [
         (512, 512, None),
-        (513, 512, Level.WARNING),
-        (1500, 512, Level.WARNING),
-        (2048, 512, Level.WARNING),
+        (513, 512, Level.OK),
+        (1500, 512, Level.OK),
+        (2048, 512, Level.OK),
         (2049, 512, Level.PROBLEM),
         (100_000, 8192, Level.PROBLEM),
         (1500, 8192, None),
@@ -42,11 +42,11 @@ def test_what_can_never_fit_is_told_with_the_figures() -> None:
 
 
 def test_a_size_that_the_hint_names_is_no_problem() -> None:
-    assert level(512 * 4, 512) is Level.WARNING
+    assert level(512 * 4, 512) is Level.OK
     assert level(512, 512) is None
 
 
-def test_what_fits_in_some_scripts_only_is_a_warning() -> None:
+def test_what_fits_in_some_scripts_only_is_told() -> None:
     found = judge_window("lesson", "characters", 1500, "e5_small", 512)
     assert found is not None
     assert found.message == (

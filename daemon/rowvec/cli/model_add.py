@@ -15,6 +15,7 @@ from rowvec.cli.backfill import INTERRUPTED, Asked, Filling, follow, told
 from rowvec.cli.output import Json, console, print_json
 from rowvec.domain.errors import ConfigurationError, ModelMisbehavedError, TextRejectedError, UsageError
 from rowvec.domain.hnsw import MOST_DIMENSIONS
+from rowvec.domain.windows import KNOWN_WINDOWS
 from rowvec.ports import Embedder
 from rowvec.postgres.administration import Administration, administration
 from rowvec.postgres.model_life import ModelLife, NewModel
@@ -45,6 +46,11 @@ class _Wanted:
     distance: str
     storage: str
     window_tokens: int | None
+
+    @property
+    def window(self) -> int | None:
+        """The longest text that it takes, as far as anybody knows."""
+        return self.window_tokens or KNOWN_WINDOWS.get(self.name)
 
 
 def add(
@@ -114,9 +120,7 @@ class _Added:
         async with administration(settings.dsn) as database:
             await _refuse_known(database, wanted.name)
             dimensions = await _look_at(wanted.name, model, known=known)
-            made = NewModel(
-                wanted.name, dimensions, wanted.distance, wanted.storage, wanted.window_tokens, _served(model)
-            )
+            made = NewModel(wanted.name, dimensions, wanted.distance, wanted.storage, wanted.window, _served(model))
             _warn_of_length(made)
             await ModelLife(database).add(made)
             self._made = made

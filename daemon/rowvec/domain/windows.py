@@ -1,26 +1,28 @@
 """Whether a source's chunks fit into what a model takes at once, its window.
 
 Models count tokens, sources count characters, and how many characters make a token depends on the script: about four
-in Latin, about one in Han. So a source is refused only where not even Latin text fits, and warned about where Han does
-not.
+in Latin, about one in Han. So a source is refused only where not even Latin text fits; where Han does not, it is told.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
-from rowvec.domain.findings import Finding, problem, warning
+from rowvec.domain.findings import Finding, Level, problem
 
 LATIN_CHARACTERS: Final = 4
 """About how many characters of Latin text make a token."""
 DENSE_CHARACTERS: Final = 1
 """About how many characters of the densest scripts, Han among them, make a token."""
+KNOWN_WINDOWS: Final[Mapping[str, int]] = {"e5_small": 512, "bge_m3": 8192}
+"""The windows of the models that are known by their names, in tokens (their model cards)."""
 
 
 def judge_window(
     content_type: str, chunking: str, chunk_characters: int, model: str, window_tokens: int | None
 ) -> Finding | None:
-    """Return what is wrong between a source and a model; None where nothing is, or nothing is known.
+    """Return what is to be said of a source and a model; None where nothing is, or nothing is known.
 
     Args:
         content_type: the source.
@@ -40,7 +42,8 @@ def judge_window(
             f"{takes}.",
             again.format(window_tokens * LATIN_CHARACTERS).capitalize(),
         )
-    return warning(
+    return Finding(
+        Level.OK,
         about,
         f"Chunks of {chunk_characters:,} characters fit in Latin script, but in Chinese they are up to about "
         f"{chunk_characters // DENSE_CHARACTERS:,} tokens; {takes}.",

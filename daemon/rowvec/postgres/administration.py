@@ -17,6 +17,7 @@ from rowvec.domain.errors import SchemaOutdatedError
 from rowvec.domain.items import Slot, Watch
 from rowvec.domain.lanes import Lane
 from rowvec.domain.registered import RegisteredModel, check_dimensions
+from rowvec.domain.windows import KNOWN_WINDOWS
 from rowvec.ports import Embedding
 from rowvec.postgres.connections import close, connect, translated
 from rowvec.postgres.locks import run_patiently
@@ -53,7 +54,7 @@ class Administration:
                 check_dimensions(name, models[name], known[name])
             added = [name for name in models if name not in known]
             for name in added:
-                await self._fetch("add_model", name, models[name], "cosine", "vector", None, None)
+                await self._fetch("add_model", name, models[name], "cosine", "vector", KNOWN_WINDOWS.get(name), None)
         return added
 
     async def activate_models(self, names: Iterable[str]) -> list[str]:
