@@ -470,6 +470,17 @@ async def test_what_was_embedded_for_a_claim_that_failed_is_not_sent_for_the_nex
     assert world.count("rowvec_vectors_reused_total") == 199
 
 
+async def test_what_is_stored_is_kept_no_longer() -> None:
+    """Or a vector that somebody has removed would come back as it was."""
+    world = World()
+    stored = document("a")
+    await world.embed(stored)
+    world.room.note_stored([stored])
+    world.answers = Answers()
+    await world.embed(stored)
+    assert world.model.sent == ["a", "a"]
+
+
 async def test_of_a_claim_that_an_outage_ended_the_answers_are_kept() -> None:
     world = World(request_texts=1)
     world.model.answer = failing_at("bad", ModelUnavailableError("Away."))

@@ -60,6 +60,14 @@ def test_what_is_larger_than_all_room_is_not_kept() -> None:
     assert kept(recent) == set()
 
 
+def test_what_is_forgotten_makes_room() -> None:
+    recent = RecentEmbeddings(ROOM_FOR_THREE)
+    recent.keep(TRAITS, {b"a": vector(1), b"b": vector(2), b"c": vector(3)})
+    recent.forget(TRAITS, [b"b", b"unknown"])
+    recent.keep(TRAITS, {b"d": vector(4)})
+    assert kept(recent) == {b"a", b"c", b"d"}
+
+
 async def test_what_one_sends_another_does_not_until_the_first_has_ended() -> None:
     recent = RecentEmbeddings()
     with recent.sending(TRAITS, [b"a", b"b"]) as mine:

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import orjson
 import uvloop
 
 from rowvec.cli.output import Json, console, print_json, print_table, size
@@ -44,14 +43,8 @@ async def _list(settings: Settings) -> list[dict[str, Any]]:
         life, status = ModelLife(database), await database.status()
         models, tables = await database.models(), {row["name"]: row for row in await life.tables()}
         coverage = await life.coverage(status)
-    loads = [_load_of(daemon) for daemon in status["daemons"]]
+    loads = [daemon["load"] for daemon in status["daemons"]]
     return [_described(row, tables.get(row["name"], {}), coverage, loads, settings) for row in models]
-
-
-def _load_of(daemon: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what a daemon says of its models; one of an older version says nothing."""
-    load = daemon.get("load") or {}
-    return dict(orjson.loads(load) if isinstance(load, str) else load)
 
 
 def _described(
@@ -89,7 +82,7 @@ def _described(
 def _served(model: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """Return who serves a model: by the settings here, which come first with daemons too, or by the database."""
     mine = settings.active_models.get(model["name"])
-    served = orjson.loads(model["served"] or "{}")
+    served = model["served"] or {}
     if mine is not None and "provider" in mine.model_fields_set:
         served = mine.model_dump(mode="json", exclude={"api_key"})
     told = {key: served.get(key) for key in ("provider", "url", "remote_name")}

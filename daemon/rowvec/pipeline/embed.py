@@ -92,6 +92,10 @@ class EmbedRoom:
         if requests.errors:
             raise _worst(requests.errors)
 
+    def note_stored(self, documents: Sequence[Document]) -> None:
+        """Keep nothing more of what is stored: whoever removes a vector there wants another one."""
+        self.recent.forget(self.embedder.traits, {chunk.hash for one in documents for chunk in one.chunks})
+
     def reuse(self, embeddings: Mapping[bytes, Embedding], answers: Answers) -> None:
         """Take what was embedded before, and count it."""
         self._reused.inc(len(embeddings))
@@ -126,6 +130,8 @@ class _Requests:
         while missing := [digest for digest in hashes if digest not in self.answers.embeddings]:
             asked |= await self._ask_once(missing)
             await self.room.recent.settled(self.traits, missing)
+            # At once: as soon as it is stored, nothing of it is kept.
+            self._take_recent(missing)
         return asked
 
     async def _ask_once(self, hashes: Sequence[bytes]) -> bool:
@@ -133,8 +139,7 @@ class _Requests:
         async with permits.permit(self.lane):
             if self.errors:
                 raise self.errors[0]
-            found = recent.find(self.traits, hashes)
-            self.room.reuse(found, self.answers)
+            found = self._take_recent(hashes)
             with recent.sending(self.traits, [digest for digest in hashes if digest not in found]) as mine:
                 if not mine:
                     permits.give_start_back()
@@ -144,6 +149,12 @@ class _Requests:
                 recent.keep(self.traits, embeddings)
                 self.answers.embeddings.update(embeddings)
                 return True
+
+    def _take_recent(self, hashes: Sequence[bytes]) -> Mapping[bytes, Embedding]:
+        unanswered = [digest for digest in hashes if digest not in self.answers.embeddings]
+        found = self.room.recent.find(self.traits, unanswered)
+        self.room.reuse(found, self.answers)
+        return found
 
     async def _prove(self) -> None:
         await self.room.gate.prove(self.lane)

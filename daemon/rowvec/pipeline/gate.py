@@ -70,6 +70,10 @@ class Gate:
         """Let no new request begin; those that wait for their turn end with StoppingError."""
         self.permits.close()
 
+    def shut(self, error: ModelUnavailableError) -> None:
+        """Let the model alone for something that no request to it has shown."""
+        self._shut_for(error, self._breaker.openings)
+
     def load(self) -> ModelLoad:
         """Return what the model stands at."""
         breaker = self._breaker

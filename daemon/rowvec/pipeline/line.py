@@ -122,7 +122,9 @@ class Line:
             self._count(claim, "current", len(outcome.current))
             self._count(claim, "superseded", len(outcome.superseded))
             refused = set(outcome.refused)
-            self._preparer.note_done(claim.slot, [d for d in documents if d.item.id not in refused])
+            stored = [document for document in documents if document.item.id not in refused]
+            self._preparer.note_done(claim.slot, stored)
+            self._room.note_stored(stored)
             documents = [document for document in documents if document.item.id in refused]
             if not documents:
                 return
@@ -145,10 +147,12 @@ class Line:
                 await self._fail(claim, items[0], None, error)
 
     async def _wait(self, claim: Claim, items: Sequence[Item], error: Exception) -> None:
-        """Give items back with nothing counted. A source that can't be read rests; of a model its gate knows."""
+        """Give items back with nothing counted. A source that can't be read rests; a model's gate knows of it."""
         message, detail = describe(error)
         if isinstance(error, SourceUnreadableError):
             self._board.rest_source(claim.slot.content_type, SOURCE_REST_SECONDS, f"{message} {detail}".strip())
+        elif isinstance(error, ModelGoneError):
+            self._room.gate.shut(error)
         about = {"model": self.model, "content_type": claim.slot.content_type, "items": len(items)}
         tell = log.info if isinstance(error, StoppingError | ModelGoneError) else log.warning
         tell("items.waiting", **about, why=message, detail=detail)

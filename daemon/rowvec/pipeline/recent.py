@@ -47,6 +47,11 @@ class RecentEmbeddings:
         while self._bytes > self._most_bytes:
             self._drop(next(iter(self._kept)))
 
+    def forget(self, traits: EmbedderTraits, hashes: Collection[bytes]) -> None:
+        """Keep these no longer."""
+        for digest in hashes:
+            self._drop((traits, digest))
+
     @contextmanager
     def sending(self, traits: EmbedderTraits, hashes: Collection[bytes]) -> Iterator[list[bytes]]:
         """Yield those that nobody else sends; until the block ends they are under way. What came of them is kept."""
