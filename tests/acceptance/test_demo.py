@@ -23,8 +23,7 @@ from rowvec.embedded import EmbeddedPostgres
 from rowvec.postgres.administration import migrate_database
 from rowvec.postgres.presets import install_preset, load_preset
 
-# One worker runs them all, or each would pay for a demo of its own.
-pytestmark = [pytest.mark.model, pytest.mark.timeout(300), pytest.mark.xdist_group("demo")]
+pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
 
 Figures: TypeAlias = dict[str, Any]
 
