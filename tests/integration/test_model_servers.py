@@ -257,3 +257,32 @@ async def test_after_a_change_of_provider_pause_and_resume_embed_all_rows_anew(
             return await revisions() == {("sentence_transformers-1", 100)}
 
         await eventually(anew)
+
+
+async def test_what_a_server_says_harms_nobody_whatever_it_is(
+    post: asyncpg.Connection, dsn: str, service: SentenceTransformersServer
+) -> None:
+    """Postgres keeps no character 0: not as why a model rests, nor as what an item failed with."""
+    status = 503
+
+    async def odd(request: web.Request) -> web.Response:
+        texts = (await request.json())["inputs"] if request.method == "POST" else []
+        if status == 503 or "POISON" in texts:
+            return web.Response(status=status, body=b"out\0 of order")
+        return web.json_response({"status": "ok", "embeddings": [[1.0] * DIMENSIONS for _ in texts]})
+
+    service.instead = odd
+    async with running(dsn, models=models(service)):
+        await post.execute("INSERT INTO post (body) VALUES ('POISON')")
+
+        async def told() -> bool:
+            return "out of order" in await resting(post)
+
+        await eventually(told)
+        status = 422
+
+        async def failed() -> bool:
+            query = "SELECT error_detail FROM rowvec.embedding_queue WHERE model = 'first'"
+            return await post.fetchval(query) == "out of order"
+
+        await eventually(failed)

@@ -121,6 +121,11 @@ def test_our_errors_describe_themselves() -> None:
     assert describe(errors.ModelMisbehavedError("Wrong shape.", "3 for 2")) == ("Wrong shape.", "3 for 2")
 
 
+@pytest.mark.parametrize("error", [errors.ModelUnavailableError("Away.", "a\0b\ud800c"), ValueError("a\0b\ud800c")])
+def test_what_is_told_can_be_kept_whatever_a_server_said(error: Exception) -> None:
+    assert describe(error)[1] == "abc"
+
+
 def test_foreign_errors_are_grouped_by_their_class() -> None:
     assert describe(ValueError("row 17")) == ("Unexpected error: ValueError.", "row 17")
     assert describe(ValueError("row 18"))[0] == describe(ValueError("row 17"))[0]

@@ -16,6 +16,7 @@ from rowvec.domain.errors import (
     StoppingError,
     TextRejectedError,
 )
+from rowvec.domain.storable import storable
 
 BASE_SECONDS: Final = 2.0
 LONGEST_SECONDS: Final = 600.0
@@ -114,11 +115,11 @@ def let_alone_seconds(outages: int, chance: random.Random, wish: float | None = 
 
 
 def describe(error: Exception) -> tuple[str, str]:
-    """Return a stable sentence that people can group by, and the detail.
+    """Return a stable sentence that people can group by, and the detail; both as Postgres can keep them.
 
     Args:
         error: what an item failed with.
     """
     if isinstance(error, RowvecError):
-        return error.message, error.hint
-    return f"Unexpected error: {type(error).__name__}.", str(error)
+        return storable(error.message), storable(error.hint)
+    return f"Unexpected error: {type(error).__name__}.", storable(str(error))

@@ -14,9 +14,9 @@ from rowvec.domain.errors import TextRejectedError
 from rowvec.domain.headings import Outline
 from rowvec.domain.items import HEADING_GAP, Chunk, Source, embedded_text
 from rowvec.domain.markdown import read_structure
+from rowvec.domain.storable import storable
 
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
-_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 _SPACE_RUN: Final = re.compile(r"\n{3,}")
 
 TITLE_CHARACTERS: Final = 200
@@ -135,7 +135,7 @@ def _plain(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return _UNSTORABLE.sub("", value).strip()
+        return storable(value).strip()
     if isinstance(value, list):
         return ", ".join(filter(None, map(_plain, value)))
     if isinstance(value, dict):
