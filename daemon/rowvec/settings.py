@@ -260,7 +260,7 @@ def _with_defaults(name: str, given: object) -> object:
     defaults = dict(_KNOWN_MODELS.get(name, {}))
     if str(given.get("url") or "").strip():
         defaults["provider"] = "sentence_transformers"
-    if given.get("provider") in _BARE_SERVERS:
+    if str(given.get("provider")) in _BARE_SERVERS:
         defaults |= _KNOWN_PREFIXES.get(name, {})
     return {**defaults, **given}
 

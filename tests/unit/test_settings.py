@@ -635,6 +635,7 @@ def test_a_key_alone_makes_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
         ({**SERVED, "window": 512}, "ROWVEC_MODEL_FIRST_WINDOW"),
         ({"provider": "a_newer_one", "url": "http://registry:8080"}, "ROWVEC_MODEL_FIRST_PROVIDER"),
         ({"provider": "tei"}, "ROWVEC_MODEL_FIRST_URL"),
+        ({**SERVED, "provider": ["tei"]}, "ROWVEC_MODEL_FIRST_PROVIDER"),
         ({**SERVED, "url": "http://user:hidden@registry"}, "ROWVEC_MODEL_FIRST_URL"),
         ({**SERVED, "url": ["hidden"]}, "ROWVEC_MODEL_FIRST_URL"),
         ({**SERVED, "api_key": "hidden"}, "ROWVEC_MODEL_FIRST_API_KEY"),
