@@ -644,7 +644,7 @@ async def test_a_service_of_the_original_system_must_say_that_it_is_ok(answer: s
         await model.probe()
 
 
-@only("health", [200, 204, 404, 405])
+@only("health", [200, 204, 301, 302, 307, 308, 401, 403, 404, 405])
 async def test_a_server_of_openais_kind_need_have_no_such_page(health: int) -> None:
     async with OpenAIServer(DIMENSIONS).serving() as server, asking(server) as model:
         server.health = health

@@ -19,7 +19,17 @@ REQUEST_TEXTS: Final = 64
 """OpenAI takes 2,048. But an urgent text would wait long for such a request to a server on a laptop."""
 REQUEST_TOKENS: Final = 300_000
 """What OpenAI takes at once."""
-NO_SUCH_PAGE: Final = {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
+NO_SUCH_PAGE: Final = {
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.METHOD_NOT_ALLOWED,
+    HTTPStatus.MOVED_PERMANENTLY,
+    HTTPStatus.FOUND,
+    HTTPStatus.TEMPORARY_REDIRECT,
+    HTTPStatus.PERMANENT_REDIRECT,
+}
+"""There is none, or none for us: what stands at a server's root need not know our key, or is for people."""
 SHORTENED: Final = "text-embedding-3-"
 """The models whose vectors have the length that is asked for; others refuse to be asked."""
 
