@@ -308,6 +308,7 @@ async def test_stop_in_the_middle_of_a_claim_ends_at_once() -> None:
         await settle()
         assert task.done()
         assert task.exception() is None
+        assert world.tokens == set()
 
 
 async def test_stop_before_run_is_not_forgotten() -> None:

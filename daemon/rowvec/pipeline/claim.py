@@ -117,6 +117,10 @@ class Claimer:
             self._board.offer([slot])
             await asyncio.sleep(OUTAGE_SECONDS)
             return None
+        except BaseException:
+            # A token that stays has leases prolonged for ever, should Postgres have granted them.
+            self._end(token)
+            raise
         self._board.saw(claim, self._batch_items)
         if not claim.items:
             self._end(token)
