@@ -97,6 +97,14 @@ async def test_four_runners_at_once_register_each_model_once(empty_dsn: str) -> 
     assert sorted(name for done in results for name in done.added) == ["first", "second"]
 
 
+async def test_a_database_of_its_own_keeps_the_models_that_were_added_to_it(empty_dsn: str) -> None:
+    await migrate_database(empty_dsn, {"first": 8, "second": 4})
+    async with session(empty_dsn) as connection:
+        await connection.execute("""SELECT rowvec.add_model('third', 8, served => '{"provider": "deterministic"}')""")
+    assert (await migrate_database(empty_dsn, {"first": 8}, sole=True)).deactivated == ["second"]
+    assert (await migrate_database(empty_dsn, {"first": 8}, ["third"], sole=True)).deactivated == ["third"]
+
+
 async def test_a_database_that_is_strict_by_default_is_migrated_by_several_at_once(empty_dsn: str) -> None:
     async with session(empty_dsn) as connection:
         name = await connection.fetchval("SELECT current_database()")

@@ -66,7 +66,7 @@ async def _serve(settings: Settings, postgres: EmbeddedPostgres | None, preset: 
     guard = None
     if postgres is not None:
         models = {name: model.dimensions for name, model in settings.active_models.items()}
-        await migrate_database(settings.dsn, models, sole=True)
+        await migrate_database(settings.dsn, models, settings.models_off, sole=True)
         if preset is not None:
             installed = await install_preset(settings.dsn, preset)
             log.info("preset.installed", preset=preset.name, sources=installed.sources)

@@ -295,7 +295,7 @@ async def migrate_database(
         dsn: the database's.
         models: those with a provider, name to dimensions.
         off: those that were switched off on purpose.
-        sole: nobody else runs daemons on this database: all models without a provider are switched off.
+        sole: nobody else runs daemons on this database: all models that nobody serves are switched off.
     """
     connection = await connect(dsn, None)
     try:
@@ -303,12 +303,16 @@ async def migrate_database(
         database = await _prepare(connection)
         added = await database.add_models(models)
         activated = await database.activate_models(models)
-        known = {row["name"] for row in await database.models()}
-        unwanted = known - models.keys() if sole else known & set(off)
-        deactivated = await database.deactivate_models(sorted(unwanted))
+        deactivated = await database.deactivate_models(_unwanted(await database.models(), models, off, sole=sole))
     finally:
         await close(connection)
     return Migrated(applied, added, activated, deactivated)
+
+
+def _unwanted(known: Rows, models: Collection[str], off: Collection[str], *, sole: bool) -> list[str]:
+    """Return the known models that are to be switched off; one that `model add` made needs no settings to be served."""
+    lost = {row["name"] for row in known if sole and row["served"] is None} - set(models)
+    return [row["name"] for row in known if row["name"] in lost or row["name"] in off]
 
 
 async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> Administration:
