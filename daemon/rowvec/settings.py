@@ -270,7 +270,7 @@ def _completed(name: str, served: Mapping[str, object], own: ModelSettings) -> M
     if own.api_key and served.get("url"):
         raise ConfigurationError(
             f"Set ROWVEC_MODEL_{name.upper()}_URL too: a key goes only to an address that is set beside it.",
-            "What is set counts whole: PROVIDER and DIMENSIONS belong to it.",
+            "What is set counts whole: PROVIDER, DIMENSIONS, REMOTE_NAME and prefixes belong to it.",
         )
     return _read_served(name, {**served, **own.model_dump(exclude_unset=True, exclude_none=True, exclude={"api_key"})})
 
@@ -294,7 +294,7 @@ def _problems(name: str, model: ModelSettings) -> Iterator[str]:
     """Say what does not go together."""
     variable = f"ROWVEC_MODEL_{name.upper()}"
     if not _MODEL_NAME.match(name):
-        yield f'"{name}" is no name for a model: letters, digits and _, at most 40'
+        yield f'"{name}" is no name for a model: a small letter, then small letters, digits and _, at most 40'
     if model.provider == "embedded" and model.dimensions != 384:  # noqa: PLR2004 - what e5-small gives
         yield f'the embedded provider of "{name}" has 384 dimensions, not {model.dimensions}'
     if model.provider in {"embedded", "deterministic"} and model.url:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
+import shlex
 import signal
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -12,11 +14,13 @@ from typing import Any, Final
 import asyncpg
 import pytest
 from aiohttp import web
+from pydantic import HttpUrl
 
 from commands import Answer, begun, ended, fill, rowvec
 from daemons import eventually, running
 from database import FILL, Connect
 from embedding_servers import API_KEY, REMOTE_NAME, OpenAIServer, TeiServer, cut_off
+from rowvec.settings import ModelSettings, load_settings
 
 DIMENSIONS: Final = 6
 KEY: Final = {"ROWVEC_MODEL_THIRD_API_KEY": API_KEY}
@@ -66,7 +70,13 @@ async def test_a_model_is_looked_at_made_and_told_how_it_is_served(
     (filling,) = answer.json["backfill"]
     assert (filling["content_type"], filling["model"], filling["done"]) == ("course", "third", False)
     assert "No daemon is running" in answer.err
-    assert "set ROWVEC_MODEL_THIRD_API_KEY and ROWVEC_MODEL_THIRD_URL for the daemons" in answer.err
+    variables = dict(line.split("=", 1) for line in re.findall(r"ROWVEC_MODEL_THIRD_.*", answer.err))
+    assert variables.pop("ROWVEC_MODEL_THIRD_API_KEY") == "..."
+    own = {name: "".join(shlex.split(value)) for name, value in variables.items()}
+    settings = load_settings(models={"third": {name.split("_THIRD_")[1].lower(): own[name] for name in own}})
+    assert settings.models["third"] == ModelSettings(
+        provider="openai", url=HttpUrl(url), remote_name=REMOTE_NAME, passage_prefix="doc: ", dimensions=6
+    )
     assert API_KEY not in answer.out + answer.err
 
 

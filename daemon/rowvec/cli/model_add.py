@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Final, Literal
 
@@ -265,11 +266,20 @@ def _warn_of_length(made: NewModel) -> None:
 
 async def _tell_of_daemons(database: Administration, made: NewModel, model: ModelSettings) -> None:
     """Say what keeps daemons from the work."""
-    variable, remark = f"ROWVEC_MODEL_{made.name.upper()}", console(aside=True)
+    remark = console(aside=True)
     if model.api_key is not None:
         remark.print(
-            f"Its server has a key: set {variable}_API_KEY and {variable}_URL for the daemons too, and start them "
-            "anew. They send a key to no address but one of their own settings."
+            "Its server has a key, which daemons send to no address but one of their own settings. What they have "
+            "set for a model counts whole: give them all of this, and start them anew.",
+            markup=False,
         )
+        for line in _variables(made):
+            remark.print(f"  {line}", markup=False)
     if not (await database.status())["daemons"]:
         remark.print("No daemon is running: the backfill begins when one does.")
+
+
+def _variables(made: NewModel) -> Iterator[str]:
+    """Return what is to be set for a daemon that has the key; without one of these it would reach another model."""
+    for name, value in {"api_key": "...", **made.served, "dimensions": made.dimensions}.items():
+        yield f"ROWVEC_MODEL_{made.name.upper()}_{name.upper()}={shlex.quote(str(value))}"
