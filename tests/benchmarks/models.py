@@ -279,7 +279,7 @@ class DaemonAtWork:
         async with aiohttp.ClientSession() as client, client.get(self._address) as answer:
             lines = (await answer.text()).splitlines()
         name = 'rowvec_request_seconds_sum{model="first"} '
-        return next(float(line.removeprefix(name)) for line in lines if line.startswith(name))
+        return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
 
 
 @contextlib.asynccontextmanager

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from clocks import FakeClock
 from rowvec.domain.errors import ModelUnavailableError, StoppingError
 from rowvec.domain.lanes import Lane
-from rowvec.pipeline.lane_semaphore import LaneSemaphore
+from rowvec.pipeline.lane_semaphore import LENT_SECONDS, LaneSemaphore
 from rowvec.pipeline.pace import Pace
 
 PATIENCE_SECONDS = 5.0
@@ -20,10 +20,15 @@ lanes = st.sampled_from(list(Lane))
 
 
 class Office:
-    """Holders of permits as tasks that stay until they are told to leave."""
+    """Holders of permits as tasks that stay until they are told to leave.
+
+    Attributes:
+        visit_seconds: how long a visit took when it ends; so long that nothing is lent, unless a test changes it.
+    """
 
     def __init__(self, permits: int, per_minute: float | None = None) -> None:
         self.permits = permits
+        self.visit_seconds = 4 * LENT_SECONDS
         self.clock = FakeClock()
         self.waits = 0
         self.semaphore = LaneSemaphore(permits, Pace(per_minute, self.clock), self.clock, self._note_wait)
@@ -50,10 +55,30 @@ class Office:
                 await door.wait()
             finally:
                 self.inside[lane] -= 1
+                self.clock.time += self.visit_seconds
+
+    async def visits(self, lane: Lane, seconds: float, count: int = 1) -> None:
+        """Have so many come and leave again, one after another."""
+        self.visit_seconds = seconds
+        for _ in range(count):
+            visitor = self.come(lane)
+            self.doors[visitor].set()
+            await self.tasks[visitor]
+
+    async def inside_of_many(self, lane: Lane) -> int:
+        """Return how many of a crowd get in; all leave again, in no time."""
+        self.visit_seconds = 0.0
+        crowd = [self.come(lane) for _ in range(2 * self.permits)]
+        await self.settle()
+        found = self.inside[lane]
+        for visitor in crowd:
+            self.tasks[visitor].cancel()
+        await asyncio.wait([self.tasks[visitor] for visitor in crowd])
+        return found
 
     def check(self) -> None:
         assert self.inside.total() <= self.permits
-        if self.permits > 1 and not self.inside[Lane.IMMEDIATE]:
+        if self.permits > 1 and not self.inside[Lane.IMMEDIATE] and self.visit_seconds > LENT_SECONDS:
             assert self.inside.total() <= self.permits - 1
 
     async def settle(self) -> None:
@@ -117,6 +142,47 @@ async def test_others_may_fill_up_while_the_immediate_lane_holds_its_own() -> No
         found.doors[0].set()
         await found.settle()
         assert found.inside == Counter({Lane.BULK: 2})
+
+
+@pytest.mark.parametrize("lane", [Lane.STANDARD, Lane.BULK])
+@pytest.mark.parametrize("permits", [2, 4])
+async def test_the_immediate_lane_lends_its_own_to_those_who_have_shown_that_they_are_quick(
+    permits: int, lane: Lane
+) -> None:
+    async with office(permits) as found:
+        await found.visits(lane, LENT_SECONDS, 13)
+        assert await found.inside_of_many(lane) == permits - 1
+    async with office(permits) as found:
+        await found.visits(lane, LENT_SECONDS, 14)
+        assert await found.inside_of_many(lane) == permits
+
+
+async def test_what_was_lent_goes_back_to_the_first_who_is_immediate() -> None:
+    async with office(2) as found:
+        await found.visits(Lane.BULK, 0.02, 14)
+        crowd = [found.come(Lane.BULK) for _ in range(9)]
+        await found.settle()
+        assert found.inside == Counter({Lane.BULK: 2})
+        found.come(Lane.IMMEDIATE)
+        found.doors[crowd[0]].set()
+        await found.settle()
+        assert found.inside == Counter({Lane.BULK: 1, Lane.IMMEDIATE: 1})
+
+
+async def test_a_single_long_visit_ends_the_lending_until_shorter_ones_have_outweighed_it() -> None:
+    async with office(2) as found:
+        await found.visits(Lane.BULK, 0.02, 30)
+        await found.visits(Lane.BULK, 1.2 * LENT_SECONDS)
+        await found.visits(Lane.BULK, 0.02)
+        assert await found.inside_of_many(Lane.BULK) == 1
+        await found.visits(Lane.BULK, 0.02)
+        assert await found.inside_of_many(Lane.BULK) == 2
+
+
+async def test_quick_visits_of_the_immediate_lane_say_nothing_of_the_others() -> None:
+    async with office(2) as found:
+        await found.visits(Lane.IMMEDIATE, 0.02, 50)
+        assert await found.inside_of_many(Lane.BULK) == 1
 
 
 @pytest.mark.parametrize("permits", [1, 2, 4])
@@ -352,6 +418,7 @@ async def test_who_is_cancelled_while_waiting_for_the_pace_takes_no_start() -> N
 
 async def test_who_is_cancelled_with_a_start_in_hand_gives_it_back() -> None:
     async with office(8, per_minute=60) as found:
+        found.visit_seconds = 0.0
         unlucky, heir = found.come(Lane.BULK), found.come(Lane.BULK)
         await asyncio.sleep(0)  # the permit and the start are the first one's, who has not run yet
         found.tasks[unlucky].cancel()

@@ -6,18 +6,26 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Final
 
 from rowvec.domain.errors import StoppingError
 from rowvec.domain.lanes import Lane, LaneTurns
 from rowvec.pipeline.pace import Pace
 from rowvec.ports import Clock, Timer
 
+LENT_SECONDS: Final = 0.25
+"""While others hold their permits for no longer, the immediate lane lends them its own: so long it waits for one back."""
+FIRST_GUESS_SECONDS: Final = 1.0
+FORGOTTEN: Final = 0.1
+"""What passes out of mind of the longest hold with every shorter one: a hold of a second with the next 14."""
+
 
 class LaneSemaphore:
     """Permits for a model's requests: waiting lanes take turns by their shares and lend what they don't use.
 
-    With two permits or more, one is kept free for the immediate lane: its share while nobody waits. Whose turn it is is
-    decided when the pace allows the next start, so whoever comes meanwhile from a more urgent lane goes first.
+    With two permits or more, one is kept free for the immediate lane: its share while nobody waits. It is lent while
+    the others have shown that they give permits back soon. Whose turn it is is decided when the pace allows the next
+    start, so whoever comes meanwhile from a more urgent lane goes first.
 
     Args:
         permits: how many may be held at once, at least 1.
@@ -35,6 +43,7 @@ class LaneSemaphore:
         self._waiting: dict[Lane, deque[asyncio.Future[None]]] = {lane: deque() for lane in Lane}
         self._turns = LaneTurns()
         self._timer: Timer | None = None
+        self._longest_seconds = FIRST_GUESS_SECONDS
         self._closed = False
 
     @property
@@ -51,10 +60,13 @@ class LaneSemaphore:
             Exception: what the waiting were turned away with.
         """
         await self._acquire(lane)
+        began = self._clock.seconds()
         try:
             yield
         finally:
             self._held[lane] -= 1
+            if lane is not Lane.IMMEDIATE:
+                self._learn(self._clock.seconds() - began)
             self._hand_out()
 
     def give_start_back(self) -> None:
@@ -114,8 +126,16 @@ class LaneSemaphore:
         return bool(queue)
 
     def _may_hold(self, lane: Lane) -> bool:
-        reserved = 1 if lane is not Lane.IMMEDIATE and self._permits > 1 and not self._held[Lane.IMMEDIATE] else 0
-        return self.held + reserved < self._permits
+        return self.held + self._reserved_from(lane) < self._permits
+
+    def _reserved_from(self, lane: Lane) -> int:
+        """Return how many permits are kept free of this lane for the immediate one."""
+        lent = self._permits == 1 or self._longest_seconds <= LENT_SECONDS
+        return 0 if lent or lane is Lane.IMMEDIATE or self._held[Lane.IMMEDIATE] else 1
+
+    def _learn(self, seconds: float) -> None:
+        """Take note of how long a permit was held: a longer time counts at once, shorter ones little by little."""
+        self._longest_seconds = max(seconds, self._longest_seconds * (1 - FORGOTTEN))
 
 
 def _closing() -> StoppingError:
