@@ -83,6 +83,7 @@ async def test_every_vector_goes_through_pgvectors_binary_codec(
         documents = await worker.read(claim)
         await worker.store(claim, documents)
         hashes = [chunk.hash for document in documents for chunk in document.chunks]
+        read = 0
         found = await worker.store_.find("first", TRAITS, hashes)
     assert (written, read, len(found)) == (100, 100, 100)
 

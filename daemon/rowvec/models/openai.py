@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import sys
 from array import array
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
+
+import pybase64
 
 from rowvec.domain.errors import ModelMisbehavedError, TextRejectedError
 from rowvec.domain.items import EmbedderTraits
@@ -95,7 +96,7 @@ def _decoded(embedding: object) -> object:
     if not isinstance(embedding, str):
         return embedding
     try:
-        vector: Embedding = array("f", base64.b64decode(embedding, validate=True))
+        vector: Embedding = array("f", pybase64.b64decode(embedding, validate=True))
     except (binascii.Error, ValueError):
         raise ModelMisbehavedError("The model server's answer has another form.", "A vector is no base64.") from None
     if sys.byteorder == "big":

@@ -14,7 +14,7 @@ from rowvec.pipeline.pace import Pace
 from rowvec.ports import Clock, Timer
 
 LENT_SECONDS: Final = 0.25
-"""While others hold their permits for no longer, the immediate lane lends them its own: so long it waits for one back."""
+"""While others hold their permits for no longer, the immediate lane lends them its own: so long it may wait for one."""
 FIRST_GUESS_SECONDS: Final = 1.0
 FORGOTTEN: Final = 0.1
 """What passes out of mind of the longest hold with every shorter one: a hold of a second with the next 14."""

@@ -9,7 +9,6 @@ from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 import orjson
-from pgvector import Vector
 from pgvector.asyncpg import register_vector
 
 from rowvec.domain.backlog import Backlog, Workers, add_unfolded
@@ -24,6 +23,7 @@ from rowvec.postgres.locks import run_patiently
 from rowvec.postgres.migrations import Migration, check_schema, migrate
 from rowvec.postgres.model_registry import read_served
 from rowvec.postgres.statements import quote_identifier, statement
+from rowvec.postgres.wire_vector import wire_vector
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
 T = TypeVar("T")
@@ -183,8 +183,7 @@ class Administration:
         limit: int,
     ) -> list[dict[str, Any]]:
         """Return the rows nearest to an embedding."""
-        vector = Vector(embedding.tolist())
-        return await self._fetch("search_vectors", query, vector, owner, content_types, model, limit)
+        return await self._fetch("search_vectors", query, wire_vector(embedding), owner, content_types, model, limit)
 
     async def execute(self, sql: str, *arguments: object) -> list[dict[str, Any]]:
         """Run a statement of the caller's own (the demo's rows)."""

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import asyncpg
-from pgvector import Vector
 
 from rowvec.domain.chunk_diff import ChunkDiff, diff_chunks
 from rowvec.domain.errors import ModelGoneError, SchemaOutdatedError
@@ -16,6 +15,7 @@ from rowvec.domain.items import Claim, Document, EmbedderTraits, Outcome, Stored
 from rowvec.ports import Embedding
 from rowvec.postgres.connections import Connection, Database
 from rowvec.postgres.statements import vector_table
+from rowvec.postgres.wire_vector import wire_vector
 
 OTHER_LENGTH: Final = "22000"
 """How pgvector refuses a vector that is not as long as its column."""
@@ -121,7 +121,7 @@ class PostgresVectorStore:
                     c.hash,
                     c.repeat,
                     d.owner,
-                    Vector(embeddings[c.hash].tolist()),
+                    wire_vector(embeddings[c.hash]),
                 )
                 for d, c in diff.new
             )
