@@ -283,6 +283,6 @@ async def test_what_a_server_says_harms_nobody_whatever_it_is(
 
         async def failed() -> bool:
             query = "SELECT error_detail FROM rowvec.embedding_queue WHERE model = 'first'"
-            return await post.fetchval(query) == "out of order"
+            return bool(await post.fetchval(query) == "out of order")
 
         await eventually(failed)
