@@ -87,7 +87,7 @@ BEGIN
     PERFORM rowvec.check_model(wanted);
     -- Not where a daemon's start activates it: by then there are rows that only it can embed.
     PERFORM rowvec.check_window(s, wanted) FROM rowvec.source s
-    WHERE add_model.active AND s.chunking <> 'none' ORDER BY s.chunk_characters DESC LIMIT 1;
+    WHERE add_model.active AND s.chunking <> 'none' ORDER BY s.chunk_characters DESC, s.content_type LIMIT 1;
     INSERT INTO rowvec.model SELECT wanted.*;
     -- Room for one more version of each row in its page: a chunk that only moves is then a HOT update.
     EXECUTE format('CREATE TABLE rowvec.%I (embedding %s(%s) NOT NULL) INHERITS (rowvec.vector) '
@@ -184,10 +184,11 @@ BEGIN
         RAISE EXCEPTION 'The table of the model "%" is gone.', name
             USING ERRCODE = 'RV001', HINT = 'Drop the model and add it again.';
     END IF;
-    SELECT string_agg(format('of "%s" %s', g.content_type, CASE
-                          WHEN g.backfilled OR g.paused THEN g.missing || ' rows'
-                          WHEN g.missing = 0 THEN 'rows that are still to be queued'
-                          ELSE g.missing || ' rows and those that are still to be queued' END), ', ' ORDER BY g.content_type),
+    SELECT string_agg(format(CASE
+                          WHEN g.backfilled OR g.paused THEN '%2$s rows of "%1$s"'
+                          WHEN g.missing = 0 THEN 'the rows of "%1$s" that are still to be queued'
+                          ELSE '%2$s rows of "%1$s" and those that are still to be queued' END,
+                          g.content_type, to_char(g.missing, 'FM999,999,999,999')), ', ' ORDER BY g.content_type),
            CASE WHEN bool_or(g.paused) THEN format('Paused sources are not filled (%s): resume or unwatch them.',
                                                    string_agg(g.content_type, ', ' ORDER BY g.content_type) FILTER (WHERE g.paused))
                 WHEN bool_or(g.stopped AND NOT g.backfilled) THEN 'Its backfill was stopped: `rowvec backfill` goes on with it.'

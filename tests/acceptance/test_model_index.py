@@ -224,6 +224,14 @@ async def test_what_makes_no_sense_is_refused(dsn: str) -> None:
         assert (answer.code, words in answer.err) == (2, True), (line, answer)
 
 
+async def test_an_index_is_not_built_before_there_is_a_vector(app: asyncpg.Connection, dsn: str) -> None:
+    await app.execute("SELECT rowvec.deactivate_model('second')")
+    answer = await rowvec(dsn, "model", "index", "second")
+    assert (answer.code, "There are no vectors" in answer.err, "--now" in answer.err) == (75, True, True), answer
+    assert await app.fetchval("SELECT to_regclass('rowvec.vector_second_hnsw')") is None
+    assert (await rowvec(dsn, "model", "index", "second", "--now")).code == 0
+
+
 async def test_a_role_that_does_not_own_the_table_is_told(app: asyncpg.Connection, dsn: str) -> None:
     name = f"rowvec_test_{uuid.uuid4().hex[:8]}"
     await app.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'secret'; SELECT rowvec.grant_daemon_rights('{name}')")

@@ -393,6 +393,14 @@ async def test_models_that_differ_from_the_settings_are_told(well: asyncpg.Conne
     assert inactive == ["It is inactive, no row is queued for it; ROWVEC_MODEL_SECOND_URL would wake it."]
 
 
+async def test_a_database_without_an_active_model_is_told(well: asyncpg.Connection, dsn: str) -> None:
+    await well.execute("SELECT rowvec.deactivate_model(name) FROM rowvec.model")
+    found = await ill(dsn, models={})
+    assert (found.level, found.about) == (WARNING, "models")
+    assert "No model is active" in found.message
+    assert "rowvec model add" in found.hint
+
+
 async def test_a_model_without_its_table_is_told_with_a_cure(well: asyncpg.Connection, dsn: str) -> None:
     await well.execute("DROP TABLE rowvec.vector_second")
     found = await ill(dsn)

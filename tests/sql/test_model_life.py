@@ -189,14 +189,14 @@ async def test_a_source_that_was_there_before_the_model_can_be_watched_and_a_dae
 async def test_a_model_is_promoted_when_it_has_all_rows_and_not_before(old: asyncpg.Connection, worker: Worker) -> None:
     promote = "SELECT rowvec.promote_model('second')"
     assert (await refused(old, promote))[0] == (
-        'The model "second" is not complete, it lacks of "document" rows that are still to be queued, '
-        'of "old" rows that are still to be queued.'
+        'The model "second" is not complete, it lacks the rows of "document" that are still to be queued, '
+        'the rows of "old" that are still to be queued.'
     )
     await fill_documents(old)
     assert await worker.append_page("old") == 5
     assert await gaps(old) == (False, 5, 0)
     assert (await refused(old, promote))[0] == (
-        'The model "second" is not complete, it lacks of "old" 5 rows and those that are still to be queued.'
+        'The model "second" is not complete, it lacks 5 rows of "old" and those that are still to be queued.'
     )
     assert await worker.append_page("old") == 0
     await worker.fold()
@@ -205,7 +205,7 @@ async def test_a_model_is_promoted_when_it_has_all_rows_and_not_before(old: asyn
     claim = await worker.claim(Lane.BULK, "old", "second")
     assert await gaps(old) == (True, 5, 0), "being worked on"
     message, hint = await refused(old, promote)
-    assert message == 'The model "second" is not complete, it lacks of "old" 5 rows.'
+    assert message == 'The model "second" is not complete, it lacks 5 rows of "old".'
     assert "rowvec backfill" in hint
     assert await default(old) == "first"
     await worker.store(claim, await worker.read(claim))
@@ -283,7 +283,7 @@ async def test_a_paused_source_that_nobody_fills_is_named(old: asyncpg.Connectio
     await old.execute("SELECT rowvec.pause('old')")
     assert await gaps(old) == (False, 5, 0)
     message, hint = await refused(old, "SELECT rowvec.promote_model('second')")
-    assert message == 'The model "second" is not complete, it lacks of "old" 5 rows.'
+    assert message == 'The model "second" is not complete, it lacks 5 rows of "old".'
     assert hint == "Paused sources are not filled (old): resume or unwatch them."
     await old.execute("SELECT rowvec.resume('old')")
     await settle(worker)

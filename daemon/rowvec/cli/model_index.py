@@ -106,6 +106,11 @@ async def _run(wanted: _Wanted, *, json: bool) -> dict[str, Any]:
             if not wanted.now:
                 await _await_backfill(database, wanted.model, aside=json)
             row = await life.table(wanted.model)
+            if not (row["vectors"] or wanted.now):
+                raise TryAgainError(
+                    f'There are no vectors of "{wanted.model}" yet.',
+                    "With an index each would take many times longer to store; --now builds it all the same.",
+                )
             if row["index_state"] == "ready":
                 return _described(row, wanted, None, 0.0)
             plan = await _plan(build, row, await _storage(database, wanted.model), wanted)

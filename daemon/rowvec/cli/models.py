@@ -50,7 +50,7 @@ def promote(name: Name, json: Json = False) -> None:
 def drop(
     name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False, json: Json = False
 ) -> None:
-    """Remove a model with its items and vectors. Refused while it is the one that is searched."""
+    """Remove a model with its items and vectors. Refused while it is searched and another could be."""
     settings = load_settings()
     row = uvloop.run(_examine(settings, name))
     _ask(row, yes=yes)

@@ -18,7 +18,7 @@ from rowvec.cli.output import cause_of, console
 from rowvec.domain.errors import DatabaseUnavailableError
 from rowvec.embedded import EmbeddedPostgres
 from rowvec.logs import configure_logs
-from rowvec.postgres.administration import migrate_database
+from rowvec.postgres.administration import Migrated, migrate_database
 from rowvec.postgres.presets import Preset, install_preset, load_preset
 from rowvec.settings import Settings, load_settings
 from rowvec.systemd import Notifier
@@ -66,7 +66,7 @@ async def _serve(settings: Settings, postgres: EmbeddedPostgres | None, preset: 
     guard = None
     if postgres is not None:
         models = {name: model.dimensions for name, model in settings.active_models.items()}
-        await migrate_database(settings.dsn, models, settings.models_off, sole=True)
+        _tell(await migrate_database(settings.dsn, models, settings.models_off, sole=True))
         if preset is not None:
             installed = await install_preset(settings.dsn, preset)
             log.info("preset.installed", preset=preset.name, sources=installed.sources)
@@ -78,6 +78,16 @@ async def _serve(settings: Settings, postgres: EmbeddedPostgres | None, preset: 
     if guard is not None and guard.done():
         raise DatabaseUnavailableError("The embedded Postgres has ended by itself.", "Its log says why: postgres.log.")
     return 0
+
+
+def _tell(done: Migrated) -> None:
+    """Say which models came and went: another may be searched now."""
+    for name in done.added:
+        log.info("model.added", model=name)
+    for name in done.activated:
+        log.info("model.activated", model=name)
+    for name in done.deactivated:
+        log.info("model.deactivated", model=name)
 
 
 async def _stop_with(postgres: EmbeddedPostgres, daemon: Daemon) -> None:

@@ -17,6 +17,13 @@ OLD_SECONDS: Final = 300.0
 FULL: Final = 0.5
 
 
+NO_MODEL: Final = warning(
+    "models",
+    "No model is active: changes are not embedded, and nothing can be searched.",
+    "Add one by `rowvec model add`, or set ROWVEC_MODEL_<NAME>_URL for the daemon and `rowvec migrate`.",
+)
+
+
 async def look_at_daemons(patient: Patient) -> Sequence[Finding]:
     """Some daemon lives, lets nothing alone, and all are of one version."""
     rows = await patient.fetch("list_daemons")
@@ -44,13 +51,18 @@ async def look_at_models(patient: Patient) -> Sequence[Finding]:
         )
         for row in await patient.fetch("list_lost_models")
     ]
-    return [*_misset(known, patient), *lost, *(_idle(row) for row in rows if not _is_worked_for(row, patient))]
+    none = [] if any(row["active"] for row in rows) else [NO_MODEL]
+    return [*none, *_misset(known, patient), *lost, *(_idle(row) for row in rows if not _is_worked_for(row, patient))]
 
 
 def _misset(known: dict[str, int], patient: Patient) -> list[Finding]:
     """Return why `rowvec run` would refuse to start."""
     found = [
-        problem(f"model {name}", "It is set, but the database does not know it.", "Run `rowvec migrate`.")
+        problem(
+            f"model {name}",
+            "It is set, but the database does not know it.",
+            f"Run `rowvec migrate`; or, if it was dropped, set ROWVEC_MODEL_{name.upper()}_PROVIDER=off.",
+        )
         for name in patient.models
         if name not in known
     ]
