@@ -338,6 +338,21 @@ async def test_those_who_wait_for_a_permit_are_told_at_once(world: World) -> Non
     assert world.log == ["texts"]
 
 
+async def test_who_is_turned_away_costs_no_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a model that takes a request a second, the look comes with the next one."""
+    monkeypatch.setattr(World, "requests_per_minute", 60.0)
+    world = World()
+    await world.fail()
+    asking = [asyncio.create_task(ask(Lane.BULK)) for ask in (world.ask, world.gate.prove) for _ in range(3)]
+    await world.clock.pass_by(1.0)
+    assert all(isinstance(task.exception(), ModelUnavailableError) for task in asking)
+    running = asyncio.create_task(world.gate.run())
+    await settle()
+    assert world.is_at(BreakerState.CLOSED)
+    running.cancel()
+    await asyncio.wait([running])
+
+
 async def test_a_proof_that_fails_shuts_the_gate(world: World) -> None:
     world.look_fails("harmless", TextRejectedError("It wants another protocol."))
     with pytest.raises(ModelUnavailableError, match=r"fails at every text.*another protocol"):

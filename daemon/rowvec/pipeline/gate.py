@@ -100,7 +100,7 @@ class Gate:
             ModelUnavailableError: the gate is shut, or the model as a whole does not answer.
             Exception: the model fails at the texts.
         """
-        self._breaker.check()
+        self._check_open()
         openings = self._breaker.openings
         try:
             vectors = await self._send(texts)
@@ -118,13 +118,21 @@ class Gate:
             ModelUnavailableError: it does not.
         """
         async with self.permits.permit(lane):
-            self._breaker.check()
+            self._check_open()
             openings = self._breaker.openings
             try:
                 await self._send_harmless()
             except ModelUnavailableError as error:
                 self._shut_for(error, openings)
                 raise
+
+    def _check_open(self) -> None:
+        """Let the holder of a permit pass, or take its start back: the next look at the model waits for no other."""
+        try:
+            self._breaker.check()
+        except ModelUnavailableError:
+            self.permits.give_start_back()
+            raise
 
     async def _look(self) -> None:
         """Look at the model once, while nobody else may."""
