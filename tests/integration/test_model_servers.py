@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -21,6 +22,7 @@ from embedding_servers import (
     OpenAIServer,
     SentenceTransformersServer,
     TeiServer,
+    cut_off,
     invalid,
 )
 from rowvec.models.deterministic import deterministic_embedding
@@ -174,6 +176,37 @@ async def test_a_text_that_breaks_a_server_holds_up_no_other(
 
         await eventually(alone)
         assert await resting(post) == "{}"
+
+
+@pytest.mark.parametrize("harm", ["hangs", "cuts"])
+async def test_a_text_that_a_server_hangs_or_dies_at_fails_alone(
+    post: asyncpg.Connection, dsn: str, service: SentenceTransformersServer, harm: str
+) -> None:
+    async def fragile(request: web.Request, texts: list[str]) -> web.StreamResponse | None:
+        if "POISON" not in texts:
+            return None
+        if harm == "hangs":
+            await asyncio.sleep(2)
+        return await cut_off(request)
+
+    service.spoil = fragile
+    await post.execute("INSERT INTO post (body) SELECT 'Post ' || n FROM generate_series(1, 100) n")
+    await post.execute("UPDATE post SET body = 'POISON' WHERE id = 37")
+    patience = {**models(service), "first": {**models(service)["first"], "timeout_seconds": 0.5}}
+    async with running(dsn, models=patience, ROWVEC_MAX_ATTEMPTS=2):
+
+        async def settled() -> bool:
+            query = "SELECT count(*) = 1 FROM rowvec.embedding_queue WHERE model = 'first' AND status = 'failed'"
+            return bool(await post.fetchval(query))
+
+        await eventually(settled, 60)
+        assert await post.fetchval("SELECT count(*) FROM rowvec.vector_first") == 99
+    row = await post.fetchrow(
+        "SELECT content_id, retry_count, error_message, error_detail FROM rowvec.embedding_queue WHERE model = 'first'"
+    )
+    assert row is not None
+    assert tuple(row)[:3] == ("37", 2, "The model hangs or breaks down at the text.")
+    assert "no answer 3 times in a row, while others had theirs. The model server" in row["error_detail"]
 
 
 @pytest.mark.parametrize(

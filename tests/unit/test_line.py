@@ -471,3 +471,30 @@ async def test_what_is_only_read_counts_against_no_owner() -> None:
     await recovered(world.room, world.clock)
     await world.line.carry(claim)
     assert (len(world.stored), world.demoted) == (8, [])
+
+
+async def test_what_was_answered_before_an_outage_is_stored_and_the_others_wait(world: World) -> None:
+    claim = world.claimed(20)
+    world.on_embed = lambda texts: raises_for("text", error=AWAY)(texts if len(world.requests) > 1 else [])
+    await carry(world, claim)
+    assert sorted([*world.stored, *world.released]) == list(range(20))
+    assert len(world.stored) == 8
+    assert world.failed == {}
+
+
+async def test_a_text_that_a_model_dies_at_fails_alone_though_the_model_dies_at_another(world: World) -> None:
+    """What the model is known to die at does not wait until it dies at nothing more."""
+    world.on_embed = raises_for("row 3|", "row 17|", error=ModelUnavailableError("Cut off.", unanswered=True))
+    left = world.claimed(20)
+    world.texts = {content_id: f"{text}|" for content_id, text in world.texts.items()}
+    for _ in range(20):
+        await carry(world, left)
+        left = Claim(SLOT, uuid.uuid4(), [item for item in left.items if item.id in world.released])
+        world.released.clear()
+        if not left.items:
+            break
+        await recovered(world.room, world.clock)
+    assert sorted(world.stored) == [number for number in range(20) if number not in {3, 17}]
+    assert world.fails == {3: 1, 17: 1}
+    assert {world.failed[number][1] for number in (3, 17)} == {"The model hangs or breaks down at the text."}
+    assert all(delay is not None for delay, _, _ in world.failed.values())

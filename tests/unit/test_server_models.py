@@ -186,6 +186,7 @@ async def test_a_server_in_trouble_is_waited_for(model: ServerEmbedder, server: 
     server.instead = always(server.error(status, "not now"))
     error = await unavailable(model)
     assert str(error) == f"The model server answers with an error ({status}). not now"
+    assert error.unanswered is (status in {502, 504})
     assert error.retry_after_seconds is None
     server.instead = None
     found = await through_a_room(model, ["a"])
@@ -248,19 +249,22 @@ async def test_a_server_that_hangs_is_waited_for(server: EmbeddingServer) -> Non
     async with asking(server, timeout_seconds=0.2) as model:
         error = await unavailable(model)
         ended.set()
+    assert error.unanswered
     assert str(error) == ("The model server does not answer in time. ROWVEC_MODEL_BGE_M3_TIMEOUT_SECONDS is 0.2.")
 
 
 async def test_a_server_that_cuts_the_connection_is_waited_for(model: ServerEmbedder, server: EmbeddingServer) -> None:
     server.instead = cut_off
-    assert (await unavailable(model)).message == "The model server can't be reached."
+    error = await unavailable(model)
+    assert (error.message, error.unanswered) == ("The model server can't be reached.", True)
     server.instead = None
     assert (await through_a_room(model, ["a"])).embeddings
 
 
 async def test_a_server_that_is_not_there_is_waited_for(model: ServerEmbedder, server: EmbeddingServer) -> None:
     await server.refuse_connections()
-    assert (await unavailable(model)).message == "The model server can't be reached."
+    error = await unavailable(model)
+    assert (error.message, error.unanswered) == ("The model server can't be reached.", False)
     await server.listen()
     assert (await through_a_room(model, ["a"])).embeddings
 

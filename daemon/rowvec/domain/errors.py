@@ -77,13 +77,18 @@ class ModelUnavailableError(RowvecError):
         message: as of every error.
         hint: as of every error.
         retry_after_seconds: how long the model wants to be let alone; None when it does not say.
+        unanswered: whether a request went out and found no end, or none that came from the model: it may be that one of
+            its texts brought the outage about.
     """
 
     exit_code = 75
 
-    def __init__(self, message: str, hint: str = "", retry_after_seconds: float | None = None) -> None:
+    def __init__(
+        self, message: str, hint: str = "", retry_after_seconds: float | None = None, *, unanswered: bool = False
+    ) -> None:
         super().__init__(message, hint)
         self.retry_after_seconds = retry_after_seconds
+        self.unanswered = unanswered
 
 
 class ModelGoneError(ModelUnavailableError):

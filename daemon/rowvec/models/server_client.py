@@ -27,6 +27,8 @@ WORDS: Final = 200
 NO_TEXTS: Final[Collection[str]] = ()
 NO_SUCH_MODEL: Final = re.compile(r"\bmodel\b.*\b(?:not found|not exist|unknown)\b", re.IGNORECASE)
 MOST_NESTED: Final = 10
+GATEWAYS: Final = {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
+"""What a proxy answers with when the server behind it breaks down or hangs."""
 UNSAID: Final = "[...]"
 
 
@@ -128,10 +130,13 @@ class ServerClient:
             raise ModelUnavailableError("The model server can't be reached.", "It takes no connection.") from None
         except TimeoutError:
             raise ModelUnavailableError(
-                "The model server does not answer in time.", self._told(limit_seconds)
+                "The model server does not answer in time.", self._told(limit_seconds), unanswered=True
             ) from None
         except (aiohttp.ClientError, OSError, UnicodeError) as error:  # UnicodeError: no name of a host
-            raise ModelUnavailableError("The model server can't be reached.", self._said(_reason(error))) from None
+            sent = not isinstance(error, aiohttp.ClientConnectorError)
+            raise ModelUnavailableError(
+                "The model server can't be reached.", self._said(_reason(error)), unanswered=sent
+            ) from None
 
     async def _exchange(
         self, method: str, url: str, body: bytes | None, max_bytes: int, limit_seconds: float
@@ -187,7 +192,7 @@ class ServerClient:
                 kind, message, hint = ModelUnavailableError, "The model server answers with an error", words
         if wish_seconds:
             hint = f"{hint} It asks for a pause of {wish_seconds:g} s.".lstrip()
-        return kind(f"{message} ({status}).", hint, wish_seconds)
+        return kind(f"{message} ({status}).", hint, wish_seconds, unanswered=status in GATEWAYS and not wish_seconds)
 
     def _told(self, limit_seconds: float) -> str:
         """Return which limit it was."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rowvec.domain.budget import estimate_tokens, fill_requests
+from rowvec.domain.budget import estimate_tokens
 from rowvec.domain.errors import ModelUnavailableError
 from rowvec.domain.items import Document, EmbedderTraits
 from rowvec.domain.lanes import Lane
@@ -14,6 +14,7 @@ from rowvec.domain.load import ModelLoad
 from rowvec.pipeline.gate import Gate
 from rowvec.pipeline.poison import PoisonSearch
 from rowvec.pipeline.recent import RecentEmbeddings
+from rowvec.pipeline.suspects import Suspects
 from rowvec.ports import Embedder, Embedding, VectorStore
 from rowvec.telemetry import Metrics
 
@@ -34,6 +35,10 @@ class Answers:
         """Return the error of the first chunk of a document that has one."""
         return next((self.rejected[chunk.hash] for chunk in document.chunks if chunk.hash in self.rejected), None)
 
+    def has_all(self, document: Document) -> bool:
+        """Whether each chunk of a document has its vector."""
+        return all(chunk.hash in self.embeddings for chunk in document.chunks)
+
 
 class EmbedRoom:
     """One model's requests, shared by its lanes.
@@ -47,6 +52,7 @@ class EmbedRoom:
     def __init__(self, gate: Gate, store: VectorStore, metrics: Metrics) -> None:
         self.gate = gate
         self.recent = RecentEmbeddings()
+        self.suspects = Suspects()
         self._store = store
         self._reused = metrics.vectors_reused.labels(self.embedder.name)
 
@@ -85,9 +91,11 @@ class EmbedRoom:
         held = await self._store.find(self.embedder.name, traits, missing)
         self.reuse(held, answers)
         self.reuse(self.recent.find(traits, missing - held.keys()), answers)
+        answers.rejected.update(self.suspects.convict(traits, missing - answers.embeddings.keys()))
+        left = missing - answers.embeddings.keys() - answers.rejected.keys()
         requests = _Requests(self, lane, traits, texts, answers)
         async with asyncio.TaskGroup() as group:
-            for hashes in self._filled(traits, {one: texts[one] for one in missing - answers.embeddings.keys()}):
+            for hashes in self._filled(traits, {one: texts[one] for one in left}):
                 group.create_task(requests.send(hashes))
         if requests.errors:
             raise _worst(requests.errors)
@@ -104,7 +112,7 @@ class EmbedRoom:
     def _filled(self, traits: EmbedderTraits, texts: Mapping[bytes, str]) -> list[list[bytes]]:
         """Return what is to be sent as requests of the size that the model takes, its prefix included."""
         tokens = {digest: estimate_tokens(traits.prefix + text) for digest, text in texts.items()}
-        return fill_requests(tokens, self.embedder.request_texts, self.embedder.request_tokens)
+        return self.suspects.fill(traits, tokens, self.embedder.request_texts, self.embedder.request_tokens)
 
 
 @dataclass(slots=True)
@@ -136,16 +144,16 @@ class _Requests:
 
     async def _ask_once(self, hashes: Sequence[bytes]) -> bool:
         recent, permits = self.room.recent, self.room.gate.permits
-        async with permits.permit(self.lane):
+        async with self.room.suspects.apart(self.traits, hashes) as alone, permits.permit(self.lane):
             if self.errors:
+                permits.give_start_back()
                 raise self.errors[0]
             found = self._take_recent(hashes)
             with recent.sending(self.traits, [digest for digest in hashes if digest not in found]) as mine:
                 if not mine:
                     permits.give_start_back()
                     return False
-                vectors = await self.room.gate.ask([self.texts[digest] for digest in mine])
-                embeddings = dict(zip(mine, vectors, strict=True))
+                embeddings = await self._send(mine, alone=alone)
                 recent.keep(self.traits, embeddings)
                 self.answers.embeddings.update(embeddings)
                 return True
@@ -155,6 +163,16 @@ class _Requests:
         found = self.room.recent.find(self.traits, unanswered)
         self.room.reuse(found, self.answers)
         return found
+
+    async def _send(self, hashes: Sequence[bytes], *, alone: bool) -> dict[bytes, Embedding]:
+        try:
+            vectors = await self.room.gate.ask([self.texts[digest] for digest in hashes])
+        except ModelUnavailableError as error:
+            if error.unanswered:
+                self.room.suspects.accuse(self.traits, hashes, error, alone=alone)
+            raise
+        self.room.suspects.clear(self.traits, hashes)
+        return dict(zip(hashes, vectors, strict=True))
 
     async def _prove(self) -> None:
         await self.room.gate.prove(self.lane)

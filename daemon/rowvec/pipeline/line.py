@@ -12,6 +12,7 @@ import structlog
 from rowvec.domain.errors import (
     DatabaseUnavailableError,
     ModelGoneError,
+    ModelUnavailableError,
     SourceUnreadableError,
     StatementTimeoutError,
     StoppingError,
@@ -83,7 +84,7 @@ class Line:
 
     async def _carry(self, claim: Claim, items: Sequence[Item], answers: Answers) -> None:
         try:
-            rejected = await self._bring(claim, items, answers)
+            left = await self._bring(claim, items, answers)
         except StatementTimeoutError as error:
             await self._handle(claim, items, answers, error)
         except DatabaseUnavailableError:
@@ -91,16 +92,30 @@ class Line:
         except Exception as error:  # noqa: BLE001 - whatever a row or a model raises, its items are accounted for
             await self._handle(claim, items, answers, error)
         else:
-            for item, rejection in rejected:
-                await self._handle(claim, [item], answers, rejection)
+            for others, reason in left:
+                await self._handle(claim, others, answers, reason)
 
-    async def _bring(self, claim: Claim, items: Sequence[Item], answers: Answers) -> list[tuple[Item, Exception]]:
-        """Bring the vectors of items up to date; return those with a text that the model fails at."""
+    async def _bring(
+        self, claim: Claim, items: Sequence[Item], answers: Answers
+    ) -> list[tuple[Sequence[Item], Exception]]:
+        """Bring the vectors of items up to date, as far as the model does its part; return the others and why."""
         documents = await self._put_off_floods(claim, await self._preparer.prepare(claim.slot, items))
-        await self._room.embed(claim.slot.lane, documents, answers)
-        rejections = [(document, answers.rejection(document)) for document in documents]
-        await self._store_all(claim, [document for document, error in rejections if error is None], answers.embeddings)
-        return [(document.item, error) for document, error in rejections if error is not None]
+        outage = await self._embed(claim, documents, answers)
+        complete = [document for document in documents if answers.has_all(document)]
+        await self._store_all(claim, complete, answers.embeddings)
+        rejections = [(document.item, answers.rejection(document)) for document in documents]
+        left: list[tuple[Sequence[Item], Exception]] = [([item], error) for item, error in rejections if error]
+        done = {document.item.id for document in complete}
+        waiting = [item for item, error in rejections if error is None and item.id not in done]
+        return [*left, (waiting, outage)] if outage and waiting else left
+
+    async def _embed(self, claim: Claim, documents: Sequence[Document], answers: Answers) -> Exception | None:
+        """Complete the answers; return what keeps the model from it."""
+        try:
+            await self._room.embed(claim.slot.lane, documents, answers)
+        except (ModelUnavailableError, StoppingError) as error:
+            return error
+        return None
 
     async def _put_off_floods(self, claim: Claim, documents: Sequence[Document]) -> list[Document]:
         """Give back as bulk what an owner has brought beyond its share, and return the rest."""
