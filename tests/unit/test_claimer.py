@@ -6,8 +6,9 @@ import random
 import uuid
 from array import array
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 import pytest
 
@@ -309,6 +310,27 @@ async def test_stop_in_the_middle_of_a_claim_ends_at_once() -> None:
         assert task.done()
         assert task.exception() is None
         assert world.tokens == set()
+
+
+async def test_stop_is_not_forgotten_when_the_cancellation_gets_lost() -> None:
+    world = World()
+    world.hanging.clear()
+    wait = world.hanging.wait
+
+    async def deaf() -> Literal[True]:
+        with suppress(asyncio.CancelledError):
+            await wait()
+        return True
+
+    world.hanging.wait = deaf  # type: ignore[method-assign]
+    async with world.running() as task:
+        world.add(1)
+        await world.until_claims(1)
+        world.claimer.stop()
+        await settle()
+        assert task.done()
+        assert world.tokens == set()
+        assert world.stored == [1]
 
 
 async def test_stop_before_run_is_not_forgotten() -> None:

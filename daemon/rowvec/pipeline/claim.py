@@ -85,7 +85,8 @@ class Claimer:
             self._claiming = under_way.create_task(self._claim_for_ever(under_way))
 
     async def _claim_for_ever(self, under_way: asyncio.TaskGroup) -> None:
-        while True:
+        # Not for ever: a library below may take the cancellation of `stop` for an error of its own.
+        while not self._stopped:
             self._pulse.beat()
             slot = await self._next_slot()
             if slot is not None and (claim := await self._claim(slot)) is not None:
