@@ -409,6 +409,12 @@ async def test_what_a_model_stands_at_is_told(world: World) -> None:
     assert load.since > opened
 
 
+async def test_a_model_that_is_gone_shows_no_state(world: World) -> None:
+    await world.fail()
+    world.gate.forget()
+    assert [world.metric("rowvec_breaker_state", state=state.value) for state in BreakerState] == [None] * 3
+
+
 async def test_requests_texts_tokens_and_states_are_counted(world: World) -> None:
     await world.ask()
     world.on["texts"] = raising(TextRejectedError("Too long."))

@@ -69,6 +69,11 @@ class EmbedRoom:
         """Let no new request begin; those that wait for their turn end with StoppingError."""
         self.gate.close()
 
+    async def end(self) -> None:
+        """Free what the embedder has; the model is done with."""
+        self.gate.forget()
+        await self.embedder.close()
+
     def load(self) -> ModelLoad:
         """Return what the model stands at."""
         return self.gate.load()

@@ -74,6 +74,11 @@ class Gate:
         """Let the model alone for something that no request to it has shown."""
         self._shut_for(error, self._breaker.openings)
 
+    def forget(self) -> None:
+        """Show the state of the breaker no longer: a model that is gone must alarm nobody."""
+        for state in BreakerState:
+            self._metrics.breaker_state.remove(self.embedder.name, state.value)
+
     def load(self) -> ModelLoad:
         """Return what the model stands at."""
         breaker = self._breaker

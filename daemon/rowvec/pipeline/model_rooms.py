@@ -56,4 +56,4 @@ class ModelRooms:
         finally:
             for pulse in self._pulses:
                 self._health.forget(pulse)
-            await self._embed_room.embedder.close()
+            await self._embed_room.end()
