@@ -63,6 +63,8 @@ from rowvec.version import VERSION
 CONNECT_PAUSE_SECONDS: Final = 0.5
 ROOM_BOUND_SECONDS: Final = 120.0
 """Longer than a statement and the wait for a connection together: a hanging Postgres is no reason to die."""
+CLAIMS_AHEAD: Final = 4
+"""Of a lane, beyond the model's requests at once: being leased, read, looked up and stored while the model works."""
 
 T = TypeVar("T")
 
@@ -142,7 +144,7 @@ class Shared:
                 self.tokens,
                 uuid.uuid4,
                 self.settings.batch_items,
-                embedder.concurrency + 1,
+                embedder.concurrency + CLAIMS_AHEAD,
                 pulse,
             )
             for lane, pulse in pulses.items()

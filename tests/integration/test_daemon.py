@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import asyncpg
+import pytest
 
 from daemons import GatedEmbedder, eventually, finished, is_ready, running, waiting
+from rowvec.app import CLAIMS_AHEAD
 from rowvec.domain.errors import ModelUnavailableError
 from rowvec.pipeline.gate import HARMLESS
 
@@ -125,6 +127,33 @@ async def test_an_outage_of_a_model_counts_no_retry_and_ends_by_itself(post: asy
         await eventually(lambda: finished(post))
     assert len(await texts(post)) == 200
     assert await post.fetchval("SELECT count(*) FROM rowvec.embedding_queue WHERE model = 'first'") == 0
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_a_daemon_claims_a_little_ahead_of_its_model_and_no_more(
+    post: asyncpg.Connection, dsn: str, concurrency: int
+) -> None:
+    embedder = GatedEmbedder()
+    embedder.concurrency = concurrency
+    embedder.gate.clear()
+    await post.execute("INSERT INTO post (body) SELECT 'Post ' || n FROM generate_series(1, 200) n")
+    claims = "SELECT count(DISTINCT token) FROM rowvec.embedding_queue WHERE model = 'first'"
+    async with running(dsn, embedder, ROWVEC_BATCH_ITEMS=5):
+
+        async def ahead() -> bool:
+            return await post.fetchval(claims) >= concurrency + CLAIMS_AHEAD
+
+        await eventually(ahead)
+        beaten = await post.fetchval("SELECT max(beat_at) FROM rowvec.daemon")
+
+        async def had_time_for_more() -> bool:
+            later = "SELECT max(beat_at) >= $1::timestamptz + interval '1 s' FROM rowvec.daemon"
+            return bool(await post.fetchval(later, beaten))
+
+        await eventually(had_time_for_more)
+        assert await post.fetchval(claims) == concurrency + CLAIMS_AHEAD
+        embedder.gate.set()
+        await eventually(lambda: finished(post))
 
 
 async def test_one_poison_text_fails_alone(post: asyncpg.Connection, dsn: str) -> None:
