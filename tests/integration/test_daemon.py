@@ -141,7 +141,7 @@ async def test_a_daemon_claims_a_little_ahead_of_its_model_and_no_more(
     async with running(dsn, embedder, ROWVEC_BATCH_ITEMS=5):
 
         async def ahead() -> bool:
-            return await post.fetchval(claims) >= concurrency + CLAIMS_AHEAD
+            return bool(await post.fetchval(claims) >= concurrency + CLAIMS_AHEAD)
 
         await eventually(ahead)
         beaten = await post.fetchval("SELECT max(beat_at) FROM rowvec.daemon")
