@@ -96,7 +96,8 @@ async def test_a_text_that_a_model_hangs_at_is_found_alone(place: int, concurren
     assert isinstance(error, ModelMisbehavedError)
     assert error.message == "The model hangs or breaks down at the text."
     assert "no answer 3 times in a row, while others had theirs. The model does not answer" in error.hint
-    assert world.rounds == UNTIL_ALONE + ENOUGH + 1
+    # One more where it is the first to go alone, before any other was answered.
+    assert UNTIL_ALONE + ENOUGH <= world.rounds - 1 <= UNTIL_ALONE + ENOUGH + 1
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
