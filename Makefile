@@ -19,8 +19,10 @@ test: test-18 test-16 ## All tests on Postgres 18, those that meet the database 
 test-18: $(VENV)/.dev
 	ROWVEC_TEST_POSTGRES=18 $(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
+# Model servers don't mind which Postgres it is.
 test-16: $(VENV)/.dev
-	ROWVEC_TEST_POSTGRES=16 $(BIN)/pytest -n 2 --dist loadfile tests/sql tests/integration -k "not test_embedded" $(ARGS)
+	ROWVEC_TEST_POSTGRES=16 $(BIN)/pytest -n 2 --dist loadfile tests/sql tests/integration \
+	  -k "not test_embedded and not test_model_servers and not test_limits and not test_two_models" $(ARGS)
 
 chaos: $(VENV)/.dev ## Faults of daemons, connections and models for five minutes; then every row must have its vectors
 	ROWVEC_CHAOS_SECONDS=300 $(BIN)/pytest -m chaos -s $(ARGS)

@@ -12,7 +12,13 @@ from typing import Final
 import structlog
 
 from rowvec.domain.budget import estimate_tokens
-from rowvec.domain.errors import ModelMisbehavedError, ModelUnavailableError, StoppingError, TextRejectedError
+from rowvec.domain.errors import (
+    ModelGoneError,
+    ModelMisbehavedError,
+    ModelUnavailableError,
+    StoppingError,
+    TextRejectedError,
+)
 from rowvec.domain.lanes import Lane
 from rowvec.domain.load import BreakerState, ModelLoad
 from rowvec.domain.retry import describe
@@ -206,7 +212,9 @@ class Gate:
         self._board.rest_model(self.embedder.name, self._breaker.why)
         self.permits.turn_away(error)
         if not self._shut.is_set():
-            log.warning("breaker.opened", model=self.embedder.name, why=self._breaker.why)
+            # A model that was dropped is no trouble: it is about to be ended.
+            tell = log.info if isinstance(error, ModelGoneError) else log.warning
+            tell("breaker.opened", model=self.embedder.name, why=self._breaker.why)
         self._shut.set()
         self._show_state()
 
