@@ -253,7 +253,11 @@ async def test_a_model_that_goes_in_the_middle_of_a_request_takes_nothing_with_i
 
             await eventually(let_go, within=10)
             await eventually(lambda: _rests(operator, f"model second: {LEFT}"))
-            assert not [check.name for check in daemon.health.live() if "second" in check.name]
+
+            async def forgotten() -> bool:
+                return not [check.name for check in daemon.health.live() if "second" in check.name]
+
+            await eventually(forgotten)
             assert daemon.health.is_ready
             await eventually(lambda: stands(post, "first"))
             second.gate.set()
