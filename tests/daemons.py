@@ -17,7 +17,7 @@ from rowvec.app import Daemon, make_embedder
 from rowvec.domain.errors import TextRejectedError
 from rowvec.domain.items import EmbedderTraits
 from rowvec.models.deterministic import deterministic_embedding
-from rowvec.ports import Embedder, Embedding
+from rowvec.ports import Answered, Embedder, Embedding, untold
 from rowvec.settings import load_settings
 from rowvec.systemd import Notifier
 
@@ -86,7 +86,7 @@ class GatedEmbedder:
     async def probe(self) -> None:
         pass
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
+    async def embed(self, texts: Sequence[str], answered: Answered = untold) -> Sequence[Embedding]:  # noqa: ARG002
         self.working += 1
         self.requests += 1
         try:

@@ -16,7 +16,7 @@ from rowvec.domain.retry import LONGEST_REST_SECONDS
 from rowvec.pipeline.due_board import DueBoard
 from rowvec.pipeline.embed import Answers, EmbedRoom
 from rowvec.pipeline.gate import Gate
-from rowvec.ports import Embedder, Embedding, VectorStore
+from rowvec.ports import Answered, Embedder, Embedding, VectorStore, untold
 from rowvec.telemetry import Metrics
 
 
@@ -51,7 +51,7 @@ class StubEmbedder:
     async def probe(self) -> None:
         pass
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
+    async def embed(self, texts: Sequence[str], answered: Answered = untold) -> Sequence[Embedding]:  # noqa: ARG002
         return await self.answer(texts)
 
     async def embed_query(self, text: str) -> Embedding:

@@ -26,6 +26,13 @@ from rowvec.domain.registered import RegisteredModel
 Embedding: TypeAlias = "array[float]"
 """A vector as 32-bit floats (type code `f`), as long as its model has dimensions."""
 
+Answered: TypeAlias = Callable[[], None]
+"""Is called when a model could take the next request, at the latest when its vectors are returned."""
+
+
+def untold() -> None:
+    """Tell nobody that a model has answered."""
+
 
 class Timer(Protocol):
     """A call that is still to come."""
@@ -95,8 +102,12 @@ class Embedder(Protocol):
             ModelUnavailableError: it is not.
         """
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
+    async def embed(self, texts: Sequence[str], answered: Answered = untold) -> Sequence[Embedding]:
         """Embed texts of rows, 1 to `request_texts` of them; one vector a text, in their order.
+
+        Args:
+            texts: of rows.
+            answered: is called when the model is done with them, where it takes time to read its answer.
 
         Raises:
             ModelUnavailableError: the model as a whole does not answer.

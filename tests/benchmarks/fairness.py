@@ -17,7 +17,7 @@ from benchmarks.scratch import DIMENSIONS, POST, database, drained, empty_out, s
 from daemons import GatedEmbedder, running
 from database import FILL
 from rowvec.embedded import EmbeddedPostgres
-from rowvec.ports import Embedding
+from rowvec.ports import Answered, Embedding, untold
 
 DELAY_SECONDS = 0.02
 LONGEST_SECONDS = 240.0
@@ -33,10 +33,10 @@ class RecordingEmbedder(GatedEmbedder):
         self.came: dict[str, tuple[int, float]] = {}
         self._news = asyncio.Event()
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
+    async def embed(self, texts: Sequence[str], answered: Answered = untold) -> Sequence[Embedding]:
         self.came.update(dict.fromkeys(texts, (self.requests, time.perf_counter())))
         self._news.set()
-        vectors = await super().embed(texts)
+        vectors = await super().embed(texts, answered)
         await asyncio.sleep(DELAY_SECONDS)
         self.texts.clear()
         return vectors

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from daemons import GatedEmbedder, eventually, finished, is_ready, running
-from rowvec.ports import Embedding
+from rowvec.ports import Answered, Embedding, untold
 
 
 class WatchedEmbedder(GatedEmbedder):
@@ -25,13 +25,13 @@ class WatchedEmbedder(GatedEmbedder):
         self.most_bursts = 0
         self._bursts = 0
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
+    async def embed(self, texts: Sequence[str], answered: Answered = untold) -> Sequence[Embedding]:
         burst = any("burst" in text for text in texts)
         self._bursts += burst
         self.most_bursts = max(self.most_bursts, self._bursts)
         self.inside += texts
         try:
-            return await super().embed(texts)
+            return await super().embed(texts, answered)
         finally:
             self._bursts -= burst
             for text in texts:

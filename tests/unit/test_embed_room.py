@@ -16,7 +16,7 @@ from rowvec.domain.items import Chunk, Claim, Document, EmbedderTraits, Item, Ou
 from rowvec.domain.lanes import Lane
 from rowvec.pipeline.embed import Answers
 from rowvec.pipeline.gate import HARMLESS
-from rowvec.ports import Embedding
+from rowvec.ports import Answered, Embedding, untold
 from rowvec.telemetry import Metrics
 
 PATIENCE_SECONDS = 5.0
@@ -65,7 +65,7 @@ class Model:
     async def probe(self) -> None:
         pass
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
+    async def embed(self, texts: Sequence[str], answered: Answered = untold) -> Sequence[Embedding]:  # noqa: ARG002
         self.requests.append(list(texts))
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
@@ -232,6 +232,28 @@ async def test_no_more_requests_at_once_than_the_model_takes(concurrency: int) -
     assert len(world.model.requests) == 20
 
 
+async def test_the_next_request_begins_before_the_answer_is_read() -> None:
+    world = World(request_texts=1)
+    asked: list[str] = []
+    read = asyncio.Event()
+
+    async def embed(texts: Sequence[str], answered: Answered = untold) -> Sequence[Embedding]:
+        asked.extend(texts)
+        answered()
+        await read.wait()
+        return [vector(text) for text in texts]
+
+    world.model.embed = embed  # type: ignore[method-assign]
+    both = document("a", "b")
+    embedding = asyncio.create_task(world.embed(both))
+    while len(asked) < 2:
+        assert not embedding.done()
+        await asyncio.sleep(0)
+    read.set()
+    await embedding
+    assert world.has_all(both)
+
+
 async def test_an_immediate_text_waits_for_one_bulk_request_at_most() -> None:
     world = World(request_texts=1)
     world.model.gate.clear()
@@ -395,7 +417,8 @@ async def test_an_answer_that_does_not_fit_is_an_error(
 ) -> None:
     world = World(request_texts=8)
 
-    async def wrong(texts: Sequence[str]) -> Sequence[Embedding]:
+    async def wrong(texts: Sequence[str], answered: Answered = untold) -> Sequence[Embedding]:
+        del answered
         return answer(texts)
 
     world.model.embed = wrong  # type: ignore[method-assign]

@@ -24,7 +24,7 @@ from rowvec.domain.retry import (
 )
 from rowvec.pipeline.due_board import DueBoard
 from rowvec.pipeline.gate import HARMLESS, Gate
-from rowvec.ports import Embedding
+from rowvec.ports import Answered, Embedding, untold
 from rowvec.telemetry import Metrics
 
 AWAY = ModelUnavailableError("The model is away.", "Nobody answers.")
@@ -65,7 +65,7 @@ class World:
     async def probe(self) -> None:
         self._asked("probe")
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
+    async def embed(self, texts: Sequence[str], answered: Answered = untold) -> Sequence[Embedding]:  # noqa: ARG002
         what = "harmless" if texts == [HARMLESS] else "texts"
         self.log.append(what)
         await self.held.wait()
@@ -257,8 +257,8 @@ async def test_a_request_that_ends_with_an_outage_that_is_over_shuts_nothing(wor
     late = asyncio.Event()
     embed = world.embed
 
-    async def hang(texts: Sequence[str]) -> Sequence[Embedding]:
-        del texts
+    async def hang(texts: Sequence[str], answered: Answered = untold) -> Sequence[Embedding]:
+        del texts, answered
         await late.wait()
         raise AWAY
 

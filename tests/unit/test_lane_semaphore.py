@@ -449,3 +449,15 @@ async def test_with_nobody_waiting_any_more_nothing_is_left_to_come() -> None:
         found.tasks[impatient].cancel()
         await found.settle()
         assert found.clock.pending == 0
+
+
+async def test_a_permit_that_was_given_back_early_is_not_given_back_twice() -> None:
+    clock = FakeClock()
+    semaphore = LaneSemaphore(1, Pace(None, clock), clock)
+    async with semaphore.permit(Lane.BULK) as give_back:
+        give_back()
+        async with asyncio.timeout(PATIENCE_SECONDS), semaphore.permit(Lane.BULK):
+            give_back()
+            assert semaphore.held == 1
+        assert semaphore.held == 0
+    assert semaphore.held == 0

@@ -30,7 +30,7 @@ from rowvec.pipeline import line as line_module
 from rowvec.pipeline.due_board import DueBoard
 from rowvec.pipeline.line import SOURCE_REST_SECONDS, STORE_TRIES, Line
 from rowvec.pipeline.prepare import LONG_CHARACTERS, Preparer
-from rowvec.ports import Embedding
+from rowvec.ports import Answered, Embedding, untold
 from rowvec.telemetry import Metrics
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -88,7 +88,7 @@ class World:
         rows = [Row(one, "ann", json.dumps([self.texts[one]])) for one in content_ids if one in self.texts]
         return self.watched, rows
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
+    async def embed(self, texts: Sequence[str], answered: Answered = untold) -> Sequence[Embedding]:  # noqa: ARG002
         self.requests.append(list(texts))
         await asyncio.sleep(0)
         self.on_embed(texts)
@@ -417,8 +417,8 @@ async def test_superseded_items_are_done_with(world: World) -> None:
 async def test_a_cancelled_line_is_cancelled(world: World) -> None:
     started = asyncio.Event()
 
-    async def embed(texts: Sequence[str]) -> Sequence[Embedding]:
-        del texts
+    async def embed(texts: Sequence[str], answered: Answered = untold) -> Sequence[Embedding]:
+        del texts, answered
         started.set()
         await asyncio.Event().wait()
         raise AssertionError

@@ -666,6 +666,16 @@ async def test_the_others_must_have_it(kind: type[EmbeddingServer]) -> None:
 # Limits
 
 
+async def test_the_server_has_answered_even_where_its_vectors_are_then_refused(server: EmbeddingServer) -> None:
+    answered: list[str] = []
+    async with asking(server) as model:
+        await model.ready()
+        model.dimensions += 1
+        with pytest.raises(ModelMisbehavedError, match="wrong length"):
+            await model.embed(TEXTS[:3], lambda: answered.append("yes"))
+    assert answered == ["yes"]
+
+
 async def test_a_model_that_nothing_is_set_for_has_its_servers_limits(model: ServerEmbedder) -> None:
     limits = {
         "sentence_transformers": (32, 16_384),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from rowvec.domain.items import EmbedderTraits
-from rowvec.ports import Embedding
+from rowvec.ports import Answered, Embedding, untold
 
 REQUEST_TEXTS: Final = 256
 REQUEST_TOKENS: Final = 1_000_000
@@ -53,7 +53,7 @@ class DeterministicEmbedder:
     async def probe(self) -> None:
         """See `ports.Embedder.probe`."""
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
+    async def embed(self, texts: Sequence[str], answered: Answered = untold) -> Sequence[Embedding]:  # noqa: ARG002
         """See `ports.Embedder.embed`."""
         if self._delay_seconds:
             await asyncio.sleep(self._delay_seconds)

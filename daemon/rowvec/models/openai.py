@@ -70,6 +70,9 @@ class OpenAIEmbedder(ServerEmbedder):
             self._takes_base64 = True
         return rows
 
+    def _numbers(self, row: object) -> object:
+        return _decoded(row) if isinstance(row, str) else row
+
     async def _request(self, texts: Sequence[str], encoding: dict[str, str]) -> list[object]:
         body: dict[str, object] = {"model": self._model.remote_name, "input": list(texts), **encoding}
         if self._model.remote_name.startswith(SHORTENED):
@@ -88,13 +91,11 @@ def _in_order(data: list[Any]) -> list[object]:
                 "The model answered with vectors that belong to no text.", 'Their "index" are not 0, 1, 2 and so on.'
             )
         data = sorted(data, key=lambda one: one["index"])
-    return [_decoded(one.get("embedding")) for one in data]
+    return [one.get("embedding") for one in data]
 
 
-def _decoded(embedding: object) -> object:
-    """Return 32-bit floats, little end first, out of base64; anything else as it is."""
-    if not isinstance(embedding, str):
-        return embedding
+def _decoded(embedding: str) -> Embedding:
+    """Return 32-bit floats, little end first, out of base64."""
     try:
         vector: Embedding = array("f", pybase64.b64decode(embedding, validate=True))
     except (binascii.Error, ValueError):

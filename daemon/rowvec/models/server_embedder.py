@@ -13,7 +13,8 @@ from typing import Any, Final
 from rowvec.domain.errors import ModelMisbehavedError
 from rowvec.domain.items import EmbedderTraits
 from rowvec.models.server_client import ServerAddress, ServerClient
-from rowvec.ports import Embedding
+from rowvec.ports import Answered, Embedding, untold
+from rowvec.turns import in_turns
 
 NUMBER_BYTES: Final = 64
 """More than a number of an answer takes, however generously it is written."""
@@ -73,14 +74,16 @@ class ServerEmbedder(ABC):
     async def ready(self) -> None:  # noqa: B027 - most know all from their settings
         """See `ports.Embedder.ready`."""
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
+    async def embed(self, texts: Sequence[str], answered: Answered = untold) -> Sequence[Embedding]:
         """See `ports.Embedder.embed`."""
-        passages = [self._model.passage_prefix + text for text in texts]
-        return self._vectors(await self._ask_passages(passages), len(texts))
+        rows = await self._ask_passages([self._model.passage_prefix + text for text in texts])
+        answered()
+        return await self._vectors(rows, len(texts))
 
     async def embed_query(self, text: str) -> Embedding:
         """See `ports.Embedder.embed_query`."""
-        return self._vectors(await self._ask_query(self._model.query_prefix + text), 1)[0]
+        [vector] = await self._vectors(await self._ask_query(self._model.query_prefix + text), 1)
+        return vector
 
     async def close(self) -> None:
         """See `ports.Embedder.close`."""
@@ -105,15 +108,20 @@ class ServerEmbedder(ABC):
         max_bytes = ENVELOPE_BYTES + NUMBER_BYTES * self.dimensions * len(texts)
         return await self._client.post(path, body, max_bytes, [*texts, *(bare - set(texts))])
 
-    def _vectors(self, rows: Sequence[object], texts: int) -> list[Embedding]:
+    def _numbers(self, row: object) -> object:
+        """Return the numbers of what an answer has for a vector, however it is written."""
+        return row
+
+    async def _vectors(self, rows: Sequence[object], texts: int) -> list[Embedding]:
+        """Read an answer, a few of its vectors at a time: the next request is on its way while we do."""
         if len(rows) != texts:
             raise ModelMisbehavedError(
                 "The model answered with the wrong number of vectors.", f"{len(rows)} for {texts} texts"
             )
-        return [self._vector(row) for row in rows]
+        return await in_turns(self._vector, rows)
 
-    def _vector(self, numbers: object) -> Embedding:
-        vector = _floats(numbers)
+    def _vector(self, row: object) -> Embedding:
+        vector = _floats(self._numbers(row))
         if len(vector) != self.dimensions:
             raise ModelMisbehavedError(
                 "The model answered with vectors of the wrong length.",

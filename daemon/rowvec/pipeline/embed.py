@@ -15,7 +15,7 @@ from rowvec.pipeline.gate import Gate
 from rowvec.pipeline.poison import PoisonSearch
 from rowvec.pipeline.recent import RecentEmbeddings
 from rowvec.pipeline.suspects import Suspects
-from rowvec.ports import Embedder, Embedding, VectorStore
+from rowvec.ports import Answered, Embedder, Embedding, VectorStore
 from rowvec.telemetry import Metrics
 
 
@@ -149,7 +149,7 @@ class _Requests:
 
     async def _ask_once(self, hashes: Sequence[bytes]) -> bool:
         recent, permits = self.room.recent, self.room.gate.permits
-        async with self.room.suspects.apart(self.traits, hashes) as alone, permits.permit(self.lane):
+        async with self.room.suspects.apart(self.traits, hashes) as alone, permits.permit(self.lane) as give_back:
             if self.errors:
                 permits.give_start_back()
                 raise self.errors[0]
@@ -158,7 +158,7 @@ class _Requests:
                 if not mine:
                     permits.give_start_back()
                     return False
-                embeddings = await self._send(mine, alone=alone)
+                embeddings = await self._send(mine, give_back, alone=alone)
                 recent.keep(self.traits, embeddings)
                 self.answers.embeddings.update(embeddings)
                 return True
@@ -169,9 +169,9 @@ class _Requests:
         self.room.reuse(found, self.answers)
         return found
 
-    async def _send(self, hashes: Sequence[bytes], *, alone: bool) -> dict[bytes, Embedding]:
+    async def _send(self, hashes: Sequence[bytes], answered: Answered, *, alone: bool) -> dict[bytes, Embedding]:
         try:
-            vectors = await self.room.gate.ask([self.texts[digest] for digest in hashes])
+            vectors = await self.room.gate.ask([self.texts[digest] for digest in hashes], answered)
         except ModelUnavailableError as error:
             if error.unanswered:
                 self.room.suspects.accuse(self.traits, hashes, error, alone=alone)

@@ -26,7 +26,7 @@ from rowvec.pipeline.breaker import Breaker
 from rowvec.pipeline.due_board import DueBoard
 from rowvec.pipeline.lane_semaphore import LaneSemaphore
 from rowvec.pipeline.pace import LastMinute, Pace
-from rowvec.ports import Clock, Embedder, Embedding
+from rowvec.ports import Answered, Clock, Embedder, Embedding, untold
 from rowvec.telemetry import Metrics
 
 HARMLESS: Final = "hello"
@@ -104,8 +104,8 @@ class Gate:
             self._shut_for(error, openings)
             raise
 
-    async def ask(self, texts: Sequence[str]) -> Sequence[Embedding]:
-        """Send one request for texts of rows; the caller holds a permit.
+    async def ask(self, texts: Sequence[str], answered: Answered = untold) -> Sequence[Embedding]:
+        """Send one request for texts of rows; the caller holds a permit until `answered` is called.
 
         Raises:
             ModelUnavailableError: the gate is shut, or the model as a whole does not answer.
@@ -114,7 +114,7 @@ class Gate:
         self._check_open()
         openings = self._breaker.openings
         try:
-            vectors = await self._send(texts)
+            vectors = await self._send(texts, answered)
         except ModelUnavailableError as error:
             self._shut_for(error, openings)
             raise
@@ -169,13 +169,13 @@ class Gate:
             said = " ".join(describe(error)).strip()
             raise ModelUnavailableError("The model fails at every text.", said) from error
 
-    async def _send(self, texts: Sequence[str]) -> Sequence[Embedding]:
+    async def _send(self, texts: Sequence[str], answered: Answered = untold) -> Sequence[Embedding]:
         """Send one request, count it, and check that the answer is what was asked for."""
         name, outcome = self.embedder.name, "cancelled"
         self._metrics.tokens_sent.labels(name).inc(sum(map(estimate_tokens, texts)))
         began = time.perf_counter()
         try:
-            vectors = await self.embedder.embed(texts)
+            vectors = await self.embedder.embed(texts, answered)
             self._check(texts, vectors)
             outcome = "answered"
         except ModelUnavailableError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Final
 
 from rowvec.domain.errors import StoppingError
@@ -52,22 +52,17 @@ class LaneSemaphore:
         return sum(self._held.values())
 
     @asynccontextmanager
-    async def permit(self, lane: Lane) -> AsyncIterator[None]:
-        """Hold a permit for the time of the block.
+    async def permit(self, lane: Lane) -> AsyncIterator[Callable[[], None]]:
+        """Hold a permit for the time of the block, or until what is yielded is called to give it back.
 
         Raises:
             StoppingError: the semaphore was closed: no new requests begin.
             Exception: what the waiting were turned away with.
         """
         await self._acquire(lane)
-        began = self._clock.seconds()
-        try:
-            yield
-        finally:
-            self._held[lane] -= 1
-            if lane is not Lane.IMMEDIATE:
-                self._learn(self._clock.seconds() - began)
-            self._hand_out()
+        with ExitStack() as held:
+            held.callback(self._give_back, lane, self._clock.seconds())
+            yield held.close
 
     def give_start_back(self) -> None:
         """Say that a permit's holder sends nothing: another may start in its place."""
@@ -102,6 +97,12 @@ class LaneSemaphore:
                 self._pace.give_back()
             self._hand_out()
             raise
+
+    def _give_back(self, lane: Lane, began: float) -> None:
+        self._held[lane] -= 1
+        if lane is not Lane.IMMEDIATE:
+            self._learn(self._clock.seconds() - began)
+        self._hand_out()
 
     def _hand_out(self) -> None:
         self._sleep_no_more()

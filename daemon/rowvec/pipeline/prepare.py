@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -13,6 +13,7 @@ from rowvec.domain.lanes import Lane
 from rowvec.domain.owner_shares import OwnerShares
 from rowvec.domain.text import render_text, split_text
 from rowvec.ports import RowReader
+from rowvec.turns import in_turns
 
 LONG_CHARACTERS: Final = 50_000
 """Rows with more text than this together are cut in a thread, off the event loop."""
@@ -46,7 +47,7 @@ class Preparer:
         if sum(len(row.fields) for row in rows) > LONG_CHARACTERS:
             documents = await asyncio.to_thread(_documents, source, items, rows)
         else:
-            documents = _documents(source, items, rows)
+            documents = await in_turns(_reader_of(source, rows), items)
         return documents if slot.lane is Lane.BULK else self._judged(slot, source, documents)
 
     def note_done(self, slot: Slot, documents: Sequence[Document]) -> None:
@@ -65,11 +66,17 @@ class Preparer:
 
 
 def _documents(source: Source, items: Sequence[Item], rows: Sequence[Row]) -> list[Document]:
+    return list(map(_reader_of(source, rows), items))
+
+
+def _reader_of(source: Source, rows: Sequence[Row]) -> Callable[[Item], Document]:
+    """Return what makes a document of an item."""
     found = {row.content_id: row for row in rows}
-    return [_document(source, item, found.get(item.content_id)) for item in items]
 
+    def document(item: Item) -> Document:
+        row = found.get(item.content_id)
+        if row is None:
+            return Document(item)
+        return Document(item, row.owner, split_text(source, *render_text(source, row.fields)))
 
-def _document(source: Source, item: Item, row: Row | None) -> Document:
-    if row is None:
-        return Document(item)
-    return Document(item, row.owner, split_text(source, *render_text(source, row.fields)))
+    return document
