@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import asyncpg
+from pgvector import Vector
 
 from rowvec.domain.chunk_diff import ChunkDiff, diff_chunks
 from rowvec.domain.errors import ModelGoneError, SchemaOutdatedError
@@ -16,6 +17,7 @@ from rowvec.ports import Embedding
 from rowvec.postgres.connections import Connection, Database
 from rowvec.postgres.statements import vector_table
 from rowvec.postgres.wire_vector import wire_vector
+from rowvec.turns import in_turns
 
 OTHER_LENGTH: Final = "22000"
 """How pgvector refuses a vector that is not as long as its column."""
@@ -51,15 +53,18 @@ class PostgresVectorStore:
         Locks come first, and none is waited for: the queue rows with this claim's token, then the vectors of
         their rows. An item that misses one of the two is left alone: a writer is removing its row.
         """
+        hashes = {chunk.hash for document in documents for chunk in document.chunks}
+        # Before the transaction: while others have their turn, no row is locked.
+        written = dict(zip(hashes, await in_turns(lambda one: wire_vector(embeddings[one]), hashes), strict=True))
         with _gone_if_missing():
-            return await self._store(claim, traits, documents, embeddings)
+            return await self._store(claim, traits, documents, written)
 
     async def _store(
         self,
         claim: Claim,
         traits: EmbedderTraits,
         documents: Sequence[Document],
-        embeddings: Mapping[bytes, Embedding],
+        vectors: Mapping[bytes, Vector],
     ) -> Outcome:
         async with self._database.transaction(*self._texts(claim.slot.model)) as connection:
             generations = await self._lock_items(connection, claim, documents)
@@ -67,7 +72,7 @@ class PostgresVectorStore:
             stored, busy = await self._lock_vectors(connection, claim, mine)
             mine = [document for document in mine if document.item.content_id not in busy]
             held = (chunk for chunk in stored if chunk.content_id not in busy)
-            await self._write(connection, claim, traits, diff_chunks(mine, held, traits), embeddings)
+            await self._write(connection, claim, traits, diff_chunks(mine, held, traits), vectors)
             outcome = _settle(documents, mine, generations)
             await self._end(connection, claim, outcome)
         return outcome
@@ -101,7 +106,7 @@ class PostgresVectorStore:
         claim: Claim,
         traits: EmbedderTraits,
         diff: ChunkDiff,
-        embeddings: Mapping[bytes, Embedding],
+        vectors: Mapping[bytes, Vector],
     ) -> None:
         table, type_ = vector_table(claim.slot.model), claim.slot.content_type
         if diff.gone:
@@ -121,7 +126,7 @@ class PostgresVectorStore:
                     c.hash,
                     c.repeat,
                     d.owner,
-                    wire_vector(embeddings[c.hash]),
+                    vectors[c.hash],
                 )
                 for d, c in diff.new
             )
