@@ -128,6 +128,8 @@ BEGIN
     END IF;
     PERFORM rowvec.check_readable(watched);
     RETURN CASE WHEN model IS NULL THEN rowvec.sweep_page(watched) ELSE rowvec.append_page(watched, model) END;
+EXCEPTION WHEN foreign_key_violation THEN
+    RETURN NULL;
 END $$;
 
 CREATE FUNCTION rowvec.append_changes_v1(content_type text, content_ids text[], priority smallint, kind rowvec.change_kind, wake boolean, urgent_rows integer DEFAULT NULL::integer, due_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS integer

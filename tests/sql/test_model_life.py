@@ -524,6 +524,16 @@ async def test_a_page_under_way_is_waited_for_and_the_next_has_nothing_to_do(
     assert await old.fetchval("SELECT rowvec.append_backfill('old', 'second')") is None
 
 
+async def test_a_page_that_waited_for_a_drop_has_nothing_to_do(old: asyncpg.Connection, connect: Connect) -> None:
+    paging = await connect()
+    async with old.transaction():
+        await old.execute("SELECT rowvec.drop_model('second')")
+        task = asyncio.create_task(paging.fetchval("SELECT rowvec.append_backfill('old', 'second')"))
+        await waits(old, paging)
+    assert await task is None
+    assert await old.fetchval("SELECT count(*) FROM rowvec.change") == 0
+
+
 async def test_a_fold_under_way_is_waited_for_and_makes_no_item_later(
     old: asyncpg.Connection, connect: Connect, worker: Worker
 ) -> None:
