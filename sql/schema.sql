@@ -1054,6 +1054,8 @@ BEGIN
         EXECUTE format('SELECT count(*) FROM rowvec.%I', 'rows_' || watched.content_type) INTO estimated;
     END IF;
     RETURN estimated;
+EXCEPTION WHEN undefined_table THEN
+    RETURN NULL;
 END $$;
 
 CREATE FUNCTION rowvec.expressed_id(relation regclass, expressions text[], alias text) RETURNS text

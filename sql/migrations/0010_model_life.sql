@@ -346,6 +346,23 @@ EXCEPTION WHEN foreign_key_violation THEN
     RETURN NULL;
 END $$;
 
+-- How many rows a source has, as before. NULL also when its watch ended or was paused meanwhile: its view is gone.
+CREATE OR REPLACE FUNCTION rowvec.estimate_rows(watched rowvec.source) RETURNS bigint
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
+DECLARE
+    estimated bigint;
+BEGIN
+    SELECT sum(c.reltuples) INTO estimated
+    FROM rowvec.watched_tables(watched.relation) AS t (member) JOIN pg_class c ON c.oid = t.member
+    HAVING min(c.reltuples) > 0 AND sum(c.reltuples) > 100000;
+    IF estimated IS NULL AND to_regclass(format('rowvec.%I', 'rows_' || watched.content_type)) IS NOT NULL THEN
+        EXECUTE format('SELECT count(*) FROM rowvec.%I', 'rows_' || watched.content_type) INTO estimated;
+    END IF;
+    RETURN estimated;
+EXCEPTION WHEN undefined_table THEN
+    RETURN NULL;
+END $$;
+
 -- 5. Search.
 
 -- How two vectors of a model are compared: the operator, whose nearest have the least, and the score that is made of it.

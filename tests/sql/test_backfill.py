@@ -29,6 +29,12 @@ async def vectors(session: asyncpg.Connection, model: str) -> int:
     return int(await session.fetchval(f"SELECT count(*) FROM rowvec.vector_{model}"))
 
 
+async def is_blocked(session: asyncpg.Connection) -> None:
+    """Return when somebody waits for a lock."""
+    while not await session.fetchval("SELECT count(*) FROM pg_locks, pg_sleep(0.001) WHERE NOT granted"):
+        pass
+
+
 async def fill(worker: Worker) -> None:
     while content_types := await worker.unfilled():
         for content_type in content_types:
@@ -259,6 +265,18 @@ async def test_rows_are_counted_or_taken_from_the_statistics(app: asyncpg.Connec
     async with administration(dsn) as database:
         found = await database.estimate_rows(["old", "half", "many", "paused", "nobody"])
     assert found == {"old": 30, "half": 15, "many": 100001, "paused": None}
+
+
+async def test_a_source_that_goes_while_its_rows_are_counted_has_no_number(
+    app: asyncpg.Connection, connect: Connect, dsn: str
+) -> None:
+    await app.execute(OLD.format(rows=30))
+    async with administration(dsn) as database:
+        async with app.transaction():
+            await app.execute("SELECT rowvec.unwatch('old')")
+            counting = asyncio.create_task(database.estimate_rows(["old"]))
+            await is_blocked(await connect())
+        assert await counting == {"old": None}
 
 
 async def test_what_is_written_after_the_last_page_is_none_of_its_items(
