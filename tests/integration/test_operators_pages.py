@@ -52,8 +52,10 @@ async def test_why_items_wait(post: asyncpg.Connection, dsn: str) -> None:
         async def told() -> bool:
             status, body = await ask(f"{address}/api/embeddings/queue")
             assert status == 200
-            [item] = [item for item in body["items"] if item["model"] == "first"] or [{"why": []}]
-            return bool(item["why"] == ["Let alone for a while: model first: The model server is down. It says so."])
+            # The backfill, which the watch has begun, may bring the row a second time for a moment: in the bulk lane.
+            place = {"model": "first", "lane": "immediate", "content_type": "post"}
+            whys = [item["why"] for item in body["items"] if place.items() <= item.items()]
+            return whys == [["Let alone for a while: model first: The model server is down. It says so."]]
 
         await eventually(told)
         status, body = await ask(f"{address}/api/embeddings/processor")
