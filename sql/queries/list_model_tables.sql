@@ -1,7 +1,11 @@
 -- Lists the tables of models: about how many vectors they have, their sizes, and their HNSW indexes with state and
--- parameters. A build that is under way holds a lock for its model, which every role sees; how far it is, not every one.
+-- parameters. Vectors are estimated as the planner does, by how many a page had when ANALYZE or VACUUM was there; before
+-- that, by what was written. (Never by both: a session tells the statistics late, and ANALYZE can have counted its rows.) A
+-- build that is under way holds a lock for its model, which every role sees; how far it is, not every one.
+-- A table that a drop has hold of is waited for, and left out when it is gone.
 SELECT m.name, pg_has_role(c.relowner, 'USAGE') AS owned,
-       greatest(c.reltuples, pg_stat_get_live_tuples(c.oid), 0)::bigint AS vectors,
+       coalesce(nullif(greatest(c.reltuples, 0), 0) / nullif(c.relpages, 0) * pg_relation_size(c.oid)
+                    / current_setting('block_size')::integer, pg_stat_get_live_tuples(c.oid))::bigint AS vectors,
        pg_table_size(c.oid) AS table_bytes, pg_indexes_size(c.oid) AS indexes_bytes,
        CASE WHEN h.oid IS NULL THEN 'none' WHEN h.indisvalid THEN 'ready' WHEN h.held THEN 'building' ELSE 'invalid' END
            AS index_state,
@@ -29,4 +33,5 @@ LEFT JOIN LATERAL (
     ORDER BY i.indisvalid DESC, x.relname
     LIMIT 1
 ) AS h ON true
+WHERE pg_relation_size(to_regclass(format('rowvec.%I', 'vector_' || m.name))) IS NOT NULL
 ORDER BY m.name

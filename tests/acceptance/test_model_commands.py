@@ -366,7 +366,6 @@ async def test_promoting_a_large_model_without_index_over_one_with_it_is_warned_
 ) -> None:
     await course.execute("CREATE INDEX ON rowvec.vector_first USING hnsw (embedding vector_cosine_ops)")
     await fill(course, "second", 50_000)
-    await course.execute("ANALYZE rowvec.vector_second")
     answer = await rowvec(dsn, "model", "promote", "second")
     assert answer.code == 0
     assert "each search compares all of 50,000 vectors until `rowvec model index second` is through" in answer.err

@@ -10,6 +10,7 @@ from typing import Any, Final
 import asyncpg
 import pytest
 
+from commands import fill
 from database import MODELS, Connect, Server, as_user
 from rowvec.domain.errors import DatabaseUnavailableError, SchemaNewerError
 from rowvec.domain.findings import Diagnosis, Finding, Level
@@ -507,8 +508,11 @@ async def test_an_index_that_an_interrupted_build_left_is_a_problem(well: asyncp
 async def test_many_vectors_without_an_index_are_worth_a_word_but_no_problem(
     well: asyncpg.Connection, dsn: str
 ) -> None:
+    await fill(well, "second", 1)
     # As the last ANALYZE knew.
-    await well.execute("UPDATE pg_class SET reltuples = 60000 WHERE oid = 'rowvec.vector_second'::regclass")
+    await well.execute(
+        "UPDATE pg_class SET reltuples = 60000, relpages = 1 WHERE oid = 'rowvec.vector_second'::regclass"
+    )
     (found,) = [finding for finding in (await examine(dsn)).findings if finding.about == "model second"]
     assert (found.level, "60,000 vectors and no index" in found.message) == (OK, True)
     assert "`rowvec model index second`" in found.hint

@@ -9,7 +9,7 @@ from typing import Any, Final
 import orjson
 
 from rowvec.domain.coverage import Coverage
-from rowvec.domain.errors import TryAgainError, UsageError
+from rowvec.domain.errors import SchemaOutdatedError, TryAgainError, UsageError
 from rowvec.postgres.administration import Administration
 from rowvec.postgres.statements import statement, vector_table
 
@@ -95,9 +95,15 @@ class ModelLife:
         if row is None:
             raise UsageError(f'There is no model "{name}".', "See `rowvec model list`.")
         if row["vectors"] < COUNTED:
-            counted = await self._database.execute(statement("count_vectors", table=vector_table(name)))
-            row["vectors"] = counted[0]["vectors"]
+            row["vectors"] = await self._count(name)
         return row
+
+    async def _count(self, name: str) -> int:
+        try:
+            counted = await self._database.execute(statement("count_vectors", table=vector_table(name)))
+        except SchemaOutdatedError as error:
+            raise UsageError(f'The model "{name}" was dropped meanwhile.') from error
+        return int(counted[0]["vectors"])
 
     async def coverage(self, status: Mapping[str, Any]) -> dict[tuple[str, str], Coverage]:
         """Return how much has vectors, by active model and source that is not paused.
