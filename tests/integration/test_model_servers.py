@@ -27,6 +27,8 @@ from embedding_servers import (
 )
 from rowvec.models.deterministic import deterministic_embedding
 
+pytestmark = pytest.mark.one_postgres
+
 DIMENSIONS = 8
 
 

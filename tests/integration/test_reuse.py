@@ -12,6 +12,8 @@ import pytest
 from daemons import GatedEmbedder, eventually, finished, running
 from rowvec.postgres.administration import administration
 
+pytestmark = pytest.mark.one_postgres
+
 SIZE: Final = 400
 PARAGRAPHS: Final = [
     ("" if n % 20 else f"{'#' * (1 + n // 20 % 2)} Section {n}\n\n")

@@ -21,7 +21,9 @@ from database import Server, drop_database
 from embedding_servers import API_KEY, EmbeddingServer, Handler, SentenceTransformersServer, cut_off
 from rowvec.domain.lanes import AIM_SECONDS, Lane
 
-DEAD_SECONDS: Final = float(os.environ.get("ROWVEC_OUTAGE_SECONDS", "4"))
+pytestmark = pytest.mark.one_postgres
+
+DEAD_SECONDS: Final = float(os.environ.get("ROWVEC_OUTAGE_SECONDS", "3"))
 PHASE_SECONDS: Final = min(DEAD_SECONDS, 15.0)
 FAST_SECONDS: Final = 0.02
 TIMES_SLOWER: Final = 50
