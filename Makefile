@@ -15,8 +15,9 @@ demo: $(VENV)/.demo ## Start everything with embedded defaults and show it at wo
 
 test: test-18 test-16 ## All tests on Postgres 18, those that meet the database on 16 too
 
-# By files: what the tests of one share, a whole demo among them, is made once.
-WORKERS := -n 2 --dist loadfile
+# By files: what the tests of one share, a whole demo among them, is made once. In the order of tests/conftest.py: by
+# itself xdist begins those of one test last, and these take longest.
+WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 
 test-18: $(VENV)/.dev
 	ROWVEC_TEST_POSTGRES=18 $(BIN)/pytest $(WORKERS) $(ARGS)

@@ -3,12 +3,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Final
 
 import asyncpg
 import pytest
 import structlog
 
 from database import Connect, Server, copied_database, create_template, drop_database, empty_database, running_server
+
+LONGEST_FIRST: Final = ("chaos", "acceptance", "integration", "sql")
+"""The folders in which one file takes longest, and then all others: what begins last should be over soon."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let no worker begin a long file when the other has nothing left to do."""
+    folders = {folder: place for place, folder in enumerate(LONGEST_FIRST)}
+    here = Path(__file__).parent
+    items.sort(key=lambda item: folders.get(item.path.relative_to(here).parts[0], len(folders)))
 
 
 @pytest.fixture(autouse=True)
