@@ -26,7 +26,7 @@ from database import Connect
 from embedding_servers import REMOTE_NAME, Handler, OllamaServer, Vectors
 from rowvec.models.deterministic import deterministic_embedding
 
-ROWS: Final = int(os.environ.get("ROWVEC_MODEL_CHANGE_ROWS", "2000"))
+ROWS: Final = int(os.environ.get("ROWVEC_MODEL_CHANGE_ROWS", "1000"))
 ANCHORS: Final = 100
 """Rows that nobody writes: each must be found by its own text, first and exactly."""
 DIMENSIONS: Final = 32
