@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import asyncpg
 import pytest
 
+from database import Server, copied_database
 from rowvec.postgres.connections import connect as connect_directly
 from rowvec.postgres.statements import statement, vector_table
 
@@ -87,9 +90,18 @@ def test_placeholders_are_those_that_are_known_and_documented(name: str) -> None
     assert "{" not in re.sub(r"^--.*$", "", filled, flags=re.MULTILINE)
 
 
+@pytest.fixture(scope="module")
+def prepared_dsn(server: Server, template: str) -> Iterator[str]:
+    """One database for all statements that are prepared and never run."""
+    with asyncio.Runner() as runner:
+        copied = copied_database(server, template)
+        yield runner.run(copied.__aenter__())
+        runner.run(copied.__aexit__(None, None, None))
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in SCRIPTS])
-async def test_it_fits_the_schema_and_its_documented_types(dsn: str, name: str) -> None:
-    connection = await connect_directly(dsn)
+async def test_it_fits_the_schema_and_its_documented_types(prepared_dsn: str, name: str) -> None:
+    connection = await connect_directly(prepared_dsn)
     try:
         text = statement(name, table=vector_table("first"), vector="public.vector")
         prepared = await connection.prepare(text)
