@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import re
 import shlex
 import signal
+import sys
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -20,6 +20,8 @@ from commands import Answer, begun, ended, fill, rowvec
 from daemons import eventually, running
 from database import FILL, Connect
 from embedding_servers import API_KEY, REMOTE_NAME, OpenAIServer, TeiServer, cut_off
+from rowvec import cli
+from rowvec.postgres import locks
 from rowvec.settings import ModelSettings, load_settings
 
 DIMENSIONS: Final = 6
@@ -394,13 +396,23 @@ async def test_the_one_that_is_searched_is_not_dropped(app: asyncpg.Connection, 
     assert await registered(app) == ["first", "second"]
 
 
-async def test_a_drop_waits_for_a_lock_and_then_gives_up(app: asyncpg.Connection, connect: Connect, dsn: str) -> None:
+async def test_a_drop_waits_for_a_lock_and_then_gives_up(
+    app: asyncpg.Connection,
+    connect: Connect,
+    dsn: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In this process, where it can be given less patience than the twelve seconds that it has."""
+    monkeypatch.setattr(locks, "LOCK_TRIES", 2)
+    monkeypatch.setenv("DATABASE_URL", dsn)
+    monkeypatch.setattr(sys, "argv", ["rowvec", "model", "drop", "second", "--yes"])
     other = await connect()
-    async with begun(dsn, "model", "drop", "second", "--yes") as command, contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(other.transaction())
+    async with other.transaction():
         await other.execute("LOCK TABLE rowvec.vector_second IN ROW EXCLUSIVE MODE")
-        answer = await ended(command)
-    assert (answer.code, "locked by another transaction" in answer.err) == (75, True), answer
+        code = await asyncio.to_thread(cli.main)
+    err = capsys.readouterr().err
+    assert (code, "locked by another transaction" in err) == (75, True), err
     assert await registered(app) == ["first", "second"]
 
 
