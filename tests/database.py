@@ -71,7 +71,7 @@ def open_folder() -> Iterator[Path]:
 
 
 def _memory() -> Path | None:
-    """Where there is room in memory: most tests copy a database, and on a disk that takes five times as long."""
+    """Where there is room in memory: most tests copy a database, slowly on a disk that is busy."""
     usable = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ENOUGH_BYTES
     return MEMORY if usable else None
 
