@@ -26,10 +26,14 @@ from benchmarks.figures import Figure, Ratio
 from benchmarks.linux import Usage
 from benchmarks.scratch import DIMENSIONS, INSTANT, POST, database, empty_out, free_port, ready, session_of, until
 from daemons import Process, process
+from rowvec.clock import SystemClock
+from rowvec.domain.lanes import Lane
 from rowvec.embedded import EmbeddedPostgres
 from rowvec.models.openai import OpenAIEmbedder
 from rowvec.models.server_client import ServerAddress
 from rowvec.models.server_embedder import ServedModel
+from rowvec.pipeline.lane_semaphore import LaneSemaphore
+from rowvec.pipeline.pace import Pace
 
 BULK = "SELECT rowvec.watch('post', 'post', ARRAY['body'], 5, template => '{body}')"
 REQUEST_SECONDS = 0.02
@@ -175,14 +179,15 @@ async def ask_alone(port: int, concurrency: int, texts: int) -> float:
     """Texts a second of rowvec's own client without a database: what the server and the way to it give."""
     address = ServerAddress(f"http://127.0.0.1:{port}/v1")
     client = OpenAIEmbedder(ServedModel("first", DIMENSIONS, address, concurrency, "first"))
-    requests = iter(range(texts // REQUEST_TEXTS))
+    clock = SystemClock()
+    permits = LaneSemaphore(concurrency, Pace(None, clock), clock)
 
-    async def ask() -> None:
-        for number in requests:
-            await client.embed([f"Post {number} {n}" for n in range(REQUEST_TEXTS)])
+    async def ask(number: int) -> None:
+        async with permits.permit(Lane.IMMEDIATE) as answered:
+            await client.embed([f"Post {number} {n}" for n in range(REQUEST_TEXTS)], answered)
 
     began = time.perf_counter()
-    await asyncio.gather(*(ask() for _ in range(concurrency)))
+    await asyncio.gather(*map(ask, range(texts // REQUEST_TEXTS)))
     seconds = time.perf_counter() - began
     await client.close()
     return texts // REQUEST_TEXTS * REQUEST_TEXTS / seconds
