@@ -7,6 +7,7 @@ from typing import Final
 
 from rowvec.domain.items import EmbedderTraits
 from rowvec.models.server_embedder import ServedModel, ServerEmbedder, list_in
+from rowvec.ports import Answered, untold
 
 REQUEST_TEXTS: Final = 32
 """It embeds them one by one."""
@@ -30,6 +31,6 @@ class OllamaEmbedder(ServerEmbedder):
         """See `ports.Embedder.probe`."""
         await self._client.health("/api/version")
 
-    async def _ask_passages(self, texts: Sequence[str]) -> Sequence[object]:
+    async def _ask_passages(self, texts: Sequence[str], answered: Answered = untold) -> Sequence[object]:
         body = {"model": self._model.remote_name, "input": list(texts), "truncate": False}
-        return list_in(await self._post("/api/embed", body, texts), "embeddings")
+        return list_in(await self._post("/api/embed", body, texts, answered), "embeddings")

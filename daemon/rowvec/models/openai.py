@@ -14,7 +14,7 @@ import pybase64
 from rowvec.domain.errors import ModelMisbehavedError, TextRejectedError
 from rowvec.domain.items import EmbedderTraits
 from rowvec.models.server_embedder import ServedModel, ServerEmbedder, list_in
-from rowvec.ports import Embedding
+from rowvec.ports import Answered, Embedding, untold
 
 REQUEST_TEXTS: Final = 64
 """OpenAI takes 2,048. But an urgent text would wait long for such a request to a server on a laptop."""
@@ -55,16 +55,16 @@ class OpenAIEmbedder(ServerEmbedder):
         """See `ports.Embedder.probe`. vLLM, infinity and llama.cpp have `/health` at the server's root, OpenAI none."""
         await self._client.health("/health", at_root=True, lacking=NO_SUCH_PAGE)
 
-    async def _ask_passages(self, texts: Sequence[str]) -> Sequence[object]:
+    async def _ask_passages(self, texts: Sequence[str], answered: Answered = untold) -> Sequence[object]:
         if self._takes_base64 is False:
-            return await self._request(texts, {})
+            return await self._request(texts, {}, answered)
         try:
-            rows = await self._request(texts, {"encoding_format": "base64"})
+            rows = await self._request(texts, {"encoding_format": "base64"}, answered)
         except TextRejectedError:
             if self._takes_base64:
                 raise
             # It has never answered: what it refuses may be the format.
-            rows = await self._request(texts, {})
+            rows = await self._request(texts, {}, answered)
             self._takes_base64 = False
         else:
             self._takes_base64 = True
@@ -73,11 +73,11 @@ class OpenAIEmbedder(ServerEmbedder):
     def _numbers(self, row: object) -> object:
         return _decoded(row) if isinstance(row, str) else row
 
-    async def _request(self, texts: Sequence[str], encoding: dict[str, str]) -> list[object]:
+    async def _request(self, texts: Sequence[str], encoding: dict[str, str], answered: Answered) -> list[object]:
         body: dict[str, object] = {"model": self._model.remote_name, "input": list(texts), **encoding}
         if self._model.remote_name.startswith(SHORTENED):
             body["dimensions"] = self.dimensions
-        return _in_order(list_in(await self._post("/embeddings", body, texts), "data"))
+        return _in_order(list_in(await self._post("/embeddings", body, texts, answered), "data"))
 
 
 def _in_order(data: list[Any]) -> list[object]:

@@ -8,6 +8,7 @@ from typing import Final
 from rowvec.domain.errors import ModelUnavailableError
 from rowvec.domain.items import EmbedderTraits
 from rowvec.models.server_embedder import ServedModel, ServerEmbedder, list_in
+from rowvec.ports import Answered, untold
 
 REQUEST_TEXTS: Final = 32
 """What the smaller of the services takes at once; 413 beyond."""
@@ -36,8 +37,8 @@ class SentenceTransformersEmbedder(ServerEmbedder):
         if not isinstance(health, dict) or health.get("status") != WELL:
             raise ModelUnavailableError("The model server is not well.", 'Its /healthz has no "status": "ok".')
 
-    async def _ask_passages(self, texts: Sequence[str]) -> Sequence[object]:
-        answer = await self._post("/embed/batch", {"inputs": list(texts), "task": "passage"}, texts)
+    async def _ask_passages(self, texts: Sequence[str], answered: Answered = untold) -> Sequence[object]:
+        answer = await self._post("/embed/batch", {"inputs": list(texts), "task": "passage"}, texts, answered)
         return list_in(answer, "embeddings")
 
     async def _ask_query(self, text: str) -> Sequence[object]:

@@ -16,6 +16,7 @@ import orjson
 
 from rowvec.domain.errors import ModelMisbehavedError, ModelRefusesError, ModelUnavailableError
 from rowvec.models.refusals import REFUSALS, refused, retry_after_seconds
+from rowvec.ports import Answered, untold
 
 CONNECT_SECONDS: Final = 5.0
 HEALTH_SECONDS: Final = 5.0
@@ -60,7 +61,14 @@ class ServerClient:
         self._address = address
         self._session: aiohttp.ClientSession | None = None
 
-    async def post(self, path: str, body: Mapping[str, object], max_bytes: int, texts: Collection[str]) -> object:
+    async def post(
+        self,
+        path: str,
+        body: Mapping[str, object],
+        max_bytes: int,
+        texts: Collection[str],
+        answered: Answered = untold,
+    ) -> object:
         """Send a request; return the answer's JSON.
 
         Args:
@@ -68,13 +76,14 @@ class ServerClient:
             body: is sent as JSON.
             max_bytes: the most that the answer may have.
             texts: what no error may repeat.
+            answered: is called when all is here and has still to be read.
 
         Raises:
             ModelUnavailableError: the server can't be reached, is not in order or does not know us.
             ModelMisbehavedError: the answer is too large or no JSON, or the server breaks at the texts.
             TextRejectedError: the server refuses the texts.
         """
-        return await self._ask("POST", path, orjson.dumps(body), max_bytes, texts)
+        return await self._ask("POST", path, orjson.dumps(body), max_bytes, texts, answered)
 
     async def get(self, path: str, max_bytes: int) -> object:
         """Return the JSON of a page about the server; arguments and errors as of `post`."""
@@ -109,10 +118,19 @@ class ServerClient:
         if self._session is not None:
             await self._session.close()
 
-    async def _ask(self, method: str, path: str, body: bytes | None, max_bytes: int, texts: Collection[str]) -> object:
+    async def _ask(  # noqa: PLR0913 - what `post` takes
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        max_bytes: int,
+        texts: Collection[str],
+        answered: Answered = untold,
+    ) -> object:
         url, limit = self._address.url.rstrip("/") + path, self._address.timeout_seconds
         status, headers, content = await self._answer(method, url, body, max_bytes, limit)
         if status // 100 == HTTPStatus.OK // 100:
+            answered()
             return _parse(content, max_bytes)
         words = self._said(_words(content, max_bytes), texts)
         if status in REFUSALS:

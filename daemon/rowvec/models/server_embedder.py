@@ -76,9 +76,8 @@ class ServerEmbedder(ABC):
 
     async def embed(self, texts: Sequence[str], answered: Answered = untold) -> Sequence[Embedding]:
         """See `ports.Embedder.embed`."""
-        rows = await self._ask_passages([self._model.passage_prefix + text for text in texts])
-        answered()
-        return await self._vectors(rows, len(texts))
+        passages = [self._model.passage_prefix + text for text in texts]
+        return await self._vectors(await self._ask_passages(passages, answered), len(texts))
 
     async def embed_query(self, text: str) -> Embedding:
         """See `ports.Embedder.embed_query`."""
@@ -94,19 +93,21 @@ class ServerEmbedder(ABC):
         """See `ports.Embedder.probe`."""
 
     @abstractmethod
-    async def _ask_passages(self, texts: Sequence[str]) -> Sequence[object]:
+    async def _ask_passages(self, texts: Sequence[str], answered: Answered = untold) -> Sequence[object]:
         """Return what the answer has for vectors, in the order of the texts."""
 
     async def _ask_query(self, text: str) -> Sequence[object]:
         """Return what the answer has for a vector: one."""
         return await self._ask_passages([text])
 
-    async def _post(self, path: str, body: Mapping[str, object], texts: Sequence[str]) -> object:
+    async def _post(
+        self, path: str, body: Mapping[str, object], texts: Sequence[str], answered: Answered = untold
+    ) -> object:
         """Return the answer's JSON, which may have a vector for each text; raises as `ServerClient.post`."""
         prefixes = (self._model.passage_prefix, self._model.query_prefix)
         bare = {text.removeprefix(prefix) for text in texts for prefix in prefixes}
         max_bytes = ENVELOPE_BYTES + NUMBER_BYTES * self.dimensions * len(texts)
-        return await self._client.post(path, body, max_bytes, [*texts, *(bare - set(texts))])
+        return await self._client.post(path, body, max_bytes, [*texts, *(bare - set(texts))], answered)
 
     def _numbers(self, row: object) -> object:
         """Return the numbers of what an answer has for a vector, however it is written."""

@@ -9,6 +9,7 @@ from typing import Final
 from rowvec.domain.errors import ModelMisbehavedError, ModelUnavailableError, RowvecError, TextRejectedError
 from rowvec.domain.items import EmbedderTraits
 from rowvec.models.server_embedder import ENVELOPE_BYTES, ServedModel, ServerEmbedder
+from rowvec.ports import Answered, untold
 
 MOST_TEXTS: Final = 64
 """Even if the server takes more: an urgent text never waits for more than a request."""
@@ -67,9 +68,9 @@ class TeiEmbedder(ServerEmbedder):
         """See `ports.Embedder.probe`."""
         await self._client.health("/health")
 
-    async def _ask_passages(self, texts: Sequence[str]) -> Sequence[object]:
+    async def _ask_passages(self, texts: Sequence[str], answered: Answered = untold) -> Sequence[object]:
         try:
-            answer = await self._post("/embed", {"inputs": list(texts), "truncate": False}, texts)
+            answer = await self._post("/embed", {"inputs": list(texts), "truncate": False}, texts, answered)
         except ModelUnavailableError:
             self._introduced = False
             raise
