@@ -148,17 +148,18 @@ async def missing(admin: asyncpg.Connection, name: str) -> set[tuple[str, str]]:
     return {tuple(row) for row in await admin.fetch("SELECT * FROM rowvec.missing_rights($1)", name)}
 
 
-async def settled(admin: asyncpg.Connection, left: int = 0) -> bool:
-    """Whether nothing is left to do for the model `first`, looked at in one snapshot."""
+async def settled(admin: asyncpg.Connection, failed: int = 0) -> bool:
+    """Whether nothing is left to do for the model `first` but what has failed, looked at in one snapshot."""
     return bool(
         await admin.fetchval(
             """
             SELECT bool_and(s.swept) AND NOT EXISTS (SELECT FROM rowvec.unfilled)
                AND NOT EXISTS (SELECT FROM rowvec.change)
-               AND (SELECT count(*) FROM rowvec.embedding_queue WHERE model = 'first') = $1
+               AND (SELECT count(*) FILTER (WHERE status = 'failed') = $1 AND count(*) = $1
+                    FROM rowvec.embedding_queue WHERE model = 'first')
             FROM rowvec.source s
             """,
-            left,
+            failed,
         )
     )
 
