@@ -1,0 +1,1 @@
+"""A QStash of one's own: for tests and for developing offline. Nothing in production imports it."""

@@ -1,0 +1,1 @@
+"""The HTTP side of the local QStash: one file a part of the API."""
