@@ -1307,7 +1307,10 @@ CREATE FUNCTION rowvec.missing_rights(role name) RETURNS TABLE(privilege text, o
                ('rowvec.source', ARRAY['SELECT'], ARRAY['updated_at']),
                ('rowvec.change', ARRAY['SELECT', 'DELETE'], NULL),
                ('rowvec.embedding_queue', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'], NULL),
-               ('rowvec.daemon', ARRAY['SELECT', 'INSERT', 'DELETE'], ARRAY['beat_at', 'models', 'resting', 'load']),
+               ('rowvec.daemon', ARRAY['SELECT', 'INSERT', 'DELETE'],
+                ARRAY['beat_at', 'models', 'resting', 'load', 'carrier']),
+               ('rowvec.task', ARRAY['SELECT', 'INSERT'], ARRAY['ran_at', 'daemon']),
+               ('rowvec.sent', ARRAY['SELECT', 'INSERT', 'DELETE'], ARRAY['messages', 'items']),
                ('rowvec.vector', ARRAY['SELECT', 'DELETE'], ARRAY['updated_at'])
         UNION ALL
         SELECT format('rowvec.%I', c.relname), ARRAY['SELECT', 'INSERT', 'DELETE'],
@@ -1335,7 +1338,8 @@ CREATE FUNCTION rowvec.missing_rights(role name) RETURNS TABLE(privilege text, o
         SELECT 'EXECUTE', 'FUNCTION ' || p.oid::regprocedure, has_function_privilege(role, p.oid, 'EXECUTE')
         FROM pg_proc p
         WHERE p.pronamespace = 'rowvec'::regnamespace
-          AND p.proname IN ('read_rows', 'append_backfill', 'reopen_sources', 'activate_model', 'missing_rights')
+          AND p.proname IN ('read_rows', 'append_backfill', 'reopen_sources', 'activate_model', 'missing_rights',
+                            'enqueue')
     )
     SELECT r.privilege, r.object FROM rights r WHERE NOT r.held ORDER BY r.object, r.privilege
 $$;
@@ -2195,11 +2199,14 @@ CREATE TABLE rowvec.daemon (
     started_at timestamp with time zone DEFAULT now() NOT NULL,
     beat_at timestamp with time zone DEFAULT now() NOT NULL,
     resting text[] DEFAULT '{}'::text[] NOT NULL,
-    load jsonb DEFAULT '{}'::jsonb NOT NULL
+    load jsonb DEFAULT '{}'::jsonb NOT NULL,
+    carrier jsonb DEFAULT '{}'::jsonb NOT NULL
 )
 WITH (fillfactor='50', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_scale_factor='0');
 
 COMMENT ON COLUMN rowvec.daemon.load IS 'By model: breaker (closed, open, half-open), why, since, texts_per_second (last minute), requests_in_hand.';
+
+COMMENT ON COLUMN rowvec.daemon.carrier IS 'Which way the work goes: strategy, state of the circuit (closed, open, half-open), why, since.';
 
 CREATE TABLE rowvec.document (
     content_type text NOT NULL,
@@ -2237,10 +2244,13 @@ END) STORED NOT NULL,
     lease_expires_at timestamp with time zone,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    message_id uuid,
     CONSTRAINT embedding_queue_check CHECK (((status = 'processing'::text) = (token IS NOT NULL))),
     CONSTRAINT embedding_queue_status_check CHECK ((status = ANY (ARRAY['queued'::text, 'processing'::text, 'failed'::text])))
 )
 WITH (fillfactor='70', autovacuum_vacuum_threshold='5000', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_threshold='50000');
+
+COMMENT ON COLUMN rowvec.embedding_queue.message_id IS 'The message that carries it, by a name of ours. A queued item with one is dispatched, and due at its deadline.';
 
 ALTER TABLE rowvec.embedding_queue ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME rowvec.embedding_queue_id_seq
@@ -2274,6 +2284,24 @@ CREATE TABLE rowvec.schema_migration (
     breaking boolean NOT NULL,
     applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
+
+CREATE TABLE rowvec.sent (
+    day date NOT NULL,
+    messages bigint DEFAULT 0 NOT NULL,
+    items bigint DEFAULT 0 NOT NULL
+);
+
+COMMENT ON TABLE rowvec.sent IS 'How many messages were sent to QStash on a day (UTC), and how many items were dispatched with them.';
+
+CREATE TABLE rowvec.task (
+    name text NOT NULL,
+    ran_at timestamp with time zone NOT NULL,
+    daemon uuid
+);
+
+COMMENT ON TABLE rowvec.task IS 'When the tasks of all daemons together were last begun, each by one of them.';
+
+COMMENT ON COLUMN rowvec.task.daemon IS 'Who is at it; NULL when it is done.';
 
 CREATE VIEW rowvec.unfilled AS
  SELECT s.content_type,
@@ -2309,8 +2337,16 @@ ALTER TABLE ONLY rowvec.model
 ALTER TABLE ONLY rowvec.schema_migration
     ADD CONSTRAINT schema_migration_pkey PRIMARY KEY (version);
 
+ALTER TABLE ONLY rowvec.sent
+    ADD CONSTRAINT sent_pkey PRIMARY KEY (day);
+
 ALTER TABLE ONLY rowvec.source
     ADD CONSTRAINT source_pkey PRIMARY KEY (content_type);
+
+ALTER TABLE ONLY rowvec.task
+    ADD CONSTRAINT task_pkey PRIMARY KEY (name);
+
+CREATE INDEX embedding_queue_dispatched ON rowvec.embedding_queue USING btree (scheduled_at) WHERE ((status = 'queued'::text) AND (message_id IS NOT NULL));
 
 CREATE INDEX embedding_queue_due ON rowvec.embedding_queue USING btree (model, lane, content_type, scheduled_at, id) WHERE (status = 'queued'::text);
 

@@ -9,19 +9,29 @@ from datetime import datetime
 from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
+from rowvec.domain.errors import CarrierError
 from rowvec.domain.items import (
     Claim,
+    Dispatch,
+    Dispatched,
     Document,
     EmbedderTraits,
     Floors,
     Fold,
+    Held,
+    Key,
     Outcome,
+    Recalled,
     Row,
     Slot,
     Source,
 )
-from rowvec.domain.load import ModelLoad
+from rowvec.domain.lanes import Lane
+from rowvec.domain.load import ALL_HERE, CarrierLoad, ModelLoad
+from rowvec.domain.messages import Message
 from rowvec.domain.registered import RegisteredModel
+from rowvec.domain.row_states import Delivered, Fingerprint, LaneCount, RowStanding
+from rowvec.domain.tasks import Task
 
 Embedding: TypeAlias = "array[float]"
 """A vector as 32-bit floats (type code `f`), as long as its model has dimensions."""
@@ -181,6 +191,149 @@ class ItemQueue(Protocol):
         """
 
 
+class Dispatchable(Protocol):
+    """Items on their way into messages and out of them."""
+
+    async def dispatch(self, claim: Claim, ids: Sequence[int], message: UUID, deadline_seconds: float) -> Dispatch:
+        """Hand items of a claim to a message, with what other models have to do for the same rows just now.
+
+        They are queued, and due here when the deadline has passed. Items whose token is no longer valid are left out.
+
+        Args:
+            claim: holds the token.
+            ids: of its items.
+            message: its name.
+            deadline_seconds: how long the message has time.
+        """
+
+    async def recall(self, dispatch: Dispatch) -> Recalled:
+        """Take back what a message that was not sent should have carried: it is due now."""
+
+    async def claim_rows(self, models: Sequence[str], rows: Sequence[Key], token: UUID) -> Sequence[Claim]:
+        """Lease what a message asks for, by all of these models; what waits for its next attempt goes on waiting.
+
+        The claims have one token in common.
+        """
+
+    async def count_dispatched(self) -> Dispatched:
+        """Count what is on its way in messages."""
+
+    async def count_sent(self, messages: int, items: int) -> None:
+        """Add to what was sent today: messages that were taken, and the items that were dispatched with them."""
+
+    async def look_held(self, lane: Lane, models: Sequence[str], enough: int) -> Held:
+        """Return what has been collected of a lane.
+
+        Args:
+            lane: is held.
+            models: whose items count.
+            enough: more items of one slot are not counted.
+        """
+
+
+class Carrier(Protocol):
+    """What takes messages to a daemon of ours."""
+
+    async def send(self, messages: Sequence[Message]) -> Sequence[CarrierError | None]:
+        """Send messages, 1 or more; return for each, in their order, what it was refused for, None when it was taken.
+
+        Returns within a few seconds, and raises nothing. A message whose answer was lost counts as refused.
+        """
+
+
+class TaskBook(Protocol):
+    """What the daemons do by the clock, and whose turn it is."""
+
+    async def begin(self, task: Task, due_at: datetime) -> bool:
+        """Return whether this daemon is to do a task that was due then: no other has, or one began and is silent now.
+
+        It is asked again for what it has begun and not ended.
+        """
+
+    async def end(self, task: Task) -> None:
+        """Say that this daemon has done what it began."""
+
+
+class RowStates(Protocol):
+    """How rows stand, for whoever is asked about them by name."""
+
+    async def show(self, rows: Sequence[Key]) -> Mapping[Key, RowStanding]:
+        """Return how each row stands in the queue and among the changes."""
+
+    async def fingerprints(self, model: str, rows: Sequence[Key]) -> Mapping[Key, Fingerprint]:
+        """Return what a model's table holds for rows; those of which it holds nothing are left out."""
+
+    async def enqueue(self, rows: Mapping[Key, int | None]) -> None:
+        """Append a change for each row, with its priority or its source's own.
+
+        Raises:
+            UsageError: one is no key of its table, or is no longer watched.
+        """
+
+    async def take_back(self, message: UUID, rows: Sequence[Key]) -> Sequence[Slot]:
+        """Take rows back from a message that has died; return where they are due now."""
+
+    async def count(self) -> Mapping[Lane, LaneCount]:
+        """Return how many rows wait, whatever the number of models; unfolded changes are counted too."""
+
+
+class Deliverer(Protocol):
+    """What becomes of the rows that messages name."""
+
+    async def deliver(self, rows: Mapping[Key, int | None], *, dispatched: bool) -> Delivered:
+        """Bring rows up to date as far as the time of a delivery allows.
+
+        Args:
+            rows: each with its priority, None for its source's own.
+            dispatched: whether the message is ours: then a row that is not in the queue has been done before.
+
+        Raises:
+            TryAgainError: as many messages as there may be are worked on.
+            StoppingError: there is no model here that takes anything: the daemon starts or ends.
+            DatabaseUnavailableError: Postgres is away, or too slow to answer in time.
+        """
+
+    async def take_back(self, message: UUID, rows: Sequence[Key]) -> None:
+        """Take rows back from a message that has died, and have them done here."""
+
+
+class Signatures(Protocol):
+    """What QStash signs its requests with."""
+
+    async def verify(self, signature: str, url: str, body: bytes) -> str:
+        """Return the id of a signature, for the log.
+
+        Args:
+            signature: the header `Upstash-Signature`.
+            url: the address that the message was published to.
+            body: as it came.
+
+        Raises:
+            SignatureRefusedError: it is not QStash's, not for this address and body, or not of this time.
+        """
+
+
+class KeySource(Protocol):
+    """Where the signing keys come from."""
+
+    async def signing_keys(self) -> tuple[str, str]:
+        """Return the current key and the next one.
+
+        Raises:
+            RowvecError: they can't be had.
+        """
+
+
+class Tasks(Protocol):
+    """The tasks that all daemons do together, each once."""
+
+    async def run(self, name: str) -> Mapping[str, int]:
+        """Do a task now; return what it did, counted."""
+
+    async def tick(self, task: Task) -> Mapping[str, int] | None:
+        """Do a task whose time has come; return what it did, None when some daemon has done it already."""
+
+
 class RowReader(Protocol):
     """The application's rows as they are now."""
 
@@ -249,12 +402,15 @@ class Overview(Protocol):
 class Presence(Protocol):
     """This daemon among the others."""
 
-    async def beat(self, resting: Sequence[str], load: Mapping[str, ModelLoad]) -> None:
+    async def beat(
+        self, resting: Sequence[str], load: Mapping[str, ModelLoad], carrier: CarrierLoad = ALL_HERE
+    ) -> None:
         """Say that this daemon lives.
 
         Args:
             resting: which models and sources it lets alone, and why.
             load: what its models stand at, by their names.
+            carrier: which way the work goes.
         """
 
     async def leave(self) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
@@ -29,6 +30,7 @@ from pydantic_settings import (
 
 from rowvec.domain.errors import ConfigurationError
 from rowvec.domain.registered import RegisteredModel, check_dimensions
+from rowvec.settings_qstash import QStashSettings
 
 _MODEL_VARIABLE: Final = re.compile(
     r"^ROWVEC_MODEL_(.+)_(PROVIDER|DIMENSIONS|CONCURRENCY|DELAY_SECONDS|URL|API_KEY|TIMEOUT_SECONDS|REMOTE_NAME"
@@ -101,7 +103,7 @@ class ModelSettings(BaseModel):
         return value.strip() or None if isinstance(value, str) else value
 
 
-class Settings(BaseSettings):
+class Settings(QStashSettings, BaseSettings):
     """Everything that can be set, with its default."""
 
     model_config = SettingsConfigDict(
@@ -218,8 +220,19 @@ class _Environment(EnvSettingsSource):
     """Reads the variables by their full names: LOG_LEVEL without the prefix belongs to somebody else."""
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ANN401
-        value = next((self.env_vars[name] for name in self.env_vars if name.upper() == field.alias), None)
-        return value, field.alias or field_name, False
+        choices = field.validation_alias
+        names = (
+            [str(name) for name in choices.choices]
+            if isinstance(choices, AliasChoices)
+            else [field.alias or field_name]
+        )
+        given = {name.upper(): value for name, value in self.env_vars.items()}
+        found = next((name for name in names if given.get(name)), names[0])
+        return given.get(found), found, False
+
+    def field_is_complex(self, field: Any) -> bool:  # noqa: ANN401, ARG002
+        """Take every value as it is written: a list has commas and is no JSON."""
+        return False
 
 
 class _ModelVariables(PydanticBaseSettingsSource):

@@ -437,6 +437,7 @@ BEGIN
         token = CASE WHEN NOT reset THEN q.token END,
         daemon = CASE WHEN NOT reset THEN q.daemon END,
         lease_expires_at = CASE WHEN NOT reset THEN q.lease_expires_at END,
+        message_id = CASE WHEN NOT reset THEN q.message_id END,
         retry_count = CASE WHEN shown.as_well AND new_retries THEN NEW.retry_count ELSE q.retry_count END,
         error_message = CASE WHEN shown.as_well AND (new_error OR (reset AND NEW.error_message IS NULL))
                              THEN NEW.error_message ELSE q.error_message END,

@@ -15,4 +15,4 @@ UPDATE rowvec.embedding_queue q
 SET status = 'processing', token = $6::uuid, daemon = $7::uuid,
     lease_expires_at = now() + make_interval(secs => $8::double precision), updated_at = now()
 WHERE q.id = ANY (ARRAY(SELECT id FROM due))
-RETURNING q.id, q.content_id, q.generation, q.retry_count, q.scheduled_at
+RETURNING q.id, q.content_id, q.generation, q.retry_count, q.scheduled_at, q.message_id

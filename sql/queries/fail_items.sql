@@ -10,7 +10,7 @@ SET status = CASE WHEN q.generation = f.generation AND f.delay_seconds IS NULL T
     scheduled_at = CASE WHEN q.generation = f.generation
                         THEN now() + make_interval(secs => coalesce(f.delay_seconds, 0))
                         ELSE greatest(q.scheduled_at, now()) END,
-    token = NULL, daemon = NULL, lease_expires_at = NULL, updated_at = now()
+    token = NULL, daemon = NULL, lease_expires_at = NULL, message_id = NULL, updated_at = now()
 FROM unnest($1::bigint[], $3::bigint[], $4::double precision[]) AS f (id, generation, delay_seconds)
 WHERE q.id = f.id AND q.id = ANY (ARRAY(
     SELECT id FROM rowvec.embedding_queue WHERE id = ANY ($1::bigint[]) AND token = $2::uuid

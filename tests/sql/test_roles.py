@@ -23,6 +23,7 @@ from rowvec.domain.errors import ConfigurationError, SourceUnreadableError
 from rowvec.pipeline import line
 from rowvec.postgres.administration import administration, migrate_database
 from rowvec.postgres.connections import SETTINGS, Database
+from rowvec.postgres.dispatches import PostgresDispatches
 from rowvec.postgres.roles import DAEMON_ROLE, PreparedRole, prepare_role
 from rowvec.postgres.wake_source import PostgresWakeSource
 from worker import EVER, TRAITS, Worker
@@ -46,6 +47,7 @@ RIGHTS: Final = [
     ("UPDATE (models)", "TABLE rowvec.daemon"),
     ("UPDATE (resting)", "TABLE rowvec.daemon"),
     ("UPDATE (load)", "TABLE rowvec.daemon"),
+    ("UPDATE (carrier)", "TABLE rowvec.daemon"),
     ("DELETE", "TABLE rowvec.daemon"),
     ("SELECT", "TABLE rowvec.vector"),
     ("UPDATE (updated_at)", "TABLE rowvec.vector"),
@@ -56,6 +58,10 @@ RIGHTS: Final = [
     ("UPDATE (chunk_step)", "TABLE rowvec.vector_first"),
     ("UPDATE (owner)", "TABLE rowvec.vector_first"),
     ("DELETE", "TABLE rowvec.vector_first"),
+    ("SELECT", "TABLE rowvec.sent"),
+    ("INSERT", "TABLE rowvec.sent"),
+    ("UPDATE (messages)", "TABLE rowvec.sent"),
+    ("UPDATE (items)", "TABLE rowvec.sent"),
     ("USAGE", "SEQUENCE rowvec.generation"),
     ("UPDATE", "SEQUENCE rowvec.awake_until"),
     ("EXECUTE", "FUNCTION rowvec.activate_model(text)"),
@@ -64,7 +70,16 @@ RIGHTS: Final = [
     ("EXECUTE", "FUNCTION rowvec.read_rows(text,text[])"),
     ("EXECUTE", "FUNCTION rowvec.reopen_sources(text[],text[])"),
 ]
-"""All that a daemon of the model `first` needs."""
+"""All that a daemon of the model `first` needs for the way of the data."""
+BESIDES: Final = [
+    ("DELETE", "TABLE rowvec.sent"),
+    ("SELECT", "TABLE rowvec.task"),
+    ("INSERT", "TABLE rowvec.task"),
+    ("UPDATE (ran_at)", "TABLE rowvec.task"),
+    ("UPDATE (daemon)", "TABLE rowvec.task"),
+    ("EXECUTE", "FUNCTION rowvec.enqueue(text,text,integer,timestamp with time zone)"),
+]
+"""What it needs for its tasks, and for messages about rows that nothing is queued of."""
 
 FORBIDDEN: Final = [
     "CREATE TABLE rowvec.own ()",
@@ -95,7 +110,6 @@ FORBIDDEN: Final = [
     "SELECT rowvec.unwatch('course')",
     "SELECT rowvec.pause('course')",
     "SELECT rowvec.resume('course')",
-    "SELECT rowvec.enqueue('course', '1')",
     "SELECT rowvec.add_model('third', 8)",
     "SELECT rowvec.search('', NULL, NULL)",
     "SELECT rowvec.grant_daemon_rights('rowvec_daemon')",
@@ -211,6 +225,9 @@ async def work(app: asyncpg.Connection, dsn: str) -> None:
         await worker.queue.release(claim, [first], 0)
         await worker.queue.fail(claim, {second: None}, "It went wrong.", "")
         assert await app.fetchval("SELECT count(*) FROM rowvec.embedding_queue WHERE status = 'failed'") == 1
+        dispatches = PostgresDispatches(worker.database, uuid.uuid4())
+        await dispatches.count_sent(1, 2)
+        await dispatches.count_dispatched()
         await worker.presence.renew([claim.token])
         await worker.presence.release_lost()
         await worker.presence.leave()
@@ -221,7 +238,7 @@ async def test_a_role_needs_these_rights_and_the_role_made_by_migrate_has_them(a
     async with dropped(app, name):
         await app.execute(f"CREATE ROLE {name} LOGIN")
         of_second = {(privilege, table.replace("first", "second")) for privilege, table in RIGHTS if "first" in table}
-        assert await missing(app, name) == {*RIGHTS, *of_second}
+        assert await missing(app, name) == {*RIGHTS, *BESIDES, *of_second}
         assert await app.fetch("SELECT * FROM rowvec.grant_daemon_rights($1)", name) == []
         assert await missing(app, name) == set()
         assert await missing(app, DAEMON_ROLE) == set()

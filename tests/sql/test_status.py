@@ -12,7 +12,7 @@ import pytest
 from clocks import NOON
 from rowvec.cli import status as status_command
 from rowvec.domain.backlog import NO_DAEMON
-from rowvec.domain.load import BreakerState, ModelLoad
+from rowvec.domain.load import BreakerState, CarrierLoad, ModelLoad
 from rowvec.postgres.administration import administration
 from worker import Worker
 
@@ -141,3 +141,21 @@ async def test_an_open_breaker_is_told_once_with_its_reason_and_time(
     assert told.count("can't be reached") == 1
     assert "Let alone for a while: source course: Its table is locked." in told
     assert "model first is" not in told
+
+
+async def test_it_says_which_way_the_work_goes(dsn: str, worker: Worker, capsys: pytest.CaptureFixture[str]) -> None:
+    async def told(carrier: CarrierLoad) -> str:
+        await worker.presence.beat([], {}, carrier)
+        found = await status(dsn)
+        status_command.show(found)
+        assert found["daemons"][0]["carrier"]["strategy"] == carrier.strategy
+        return " ".join(capsys.readouterr().out.split())
+
+    lanes = ("standard", "bulk")
+    assert "QStash" not in await told(CarrierLoad("database", why="For QStash to carry the work, set QSTASH_TOKEN."))
+    assert "hands work to QStash: standard, bulk." in await told(
+        CarrierLoad("qstash", lanes, BreakerState.CLOSED, "", NOON)
+    )
+    assert (
+        "does all work itself since 2026-01-01 12:00:00 UTC, the circuit to QStash is open: QStash can't be reached."
+    ) in await told(CarrierLoad("qstash", lanes, BreakerState.OPEN, "QStash can't be reached.", NOON))

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from rowvec.app import make_embedder
+from rowvec.app.embedders import make_embedder
 from rowvec.domain.errors import ConfigurationError
 from rowvec.domain.registered import RegisteredModel
 from rowvec.settings import ModelSettings, load_settings

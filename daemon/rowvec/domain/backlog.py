@@ -20,7 +20,7 @@ class Backlog:
         slot: whose they are.
         queued: due, and nobody works on them.
         unfolded: changes on their way into the queue, which make one item each at most.
-        delayed: due later: asked for so, or tried again after a failure.
+        delayed: due later: asked for so, tried again after a failure, or on their way in a message until its deadline.
         processing: leased.
         failed: given up.
         oldest_seconds: for how long the oldest that is queued or processing has been due; 0 when there is none.

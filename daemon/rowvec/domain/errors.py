@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from enum import StrEnum
 from typing import ClassVar
 
 
@@ -121,3 +123,47 @@ class ModelMisbehavedError(RowvecError):
 
 class TextRejectedError(RowvecError):
     """The model refuses this text for good; the item fails at once."""
+
+
+class CarrierTrouble(StrEnum):
+    """Why a carrier takes no message, and so for how long it makes no sense to ask again."""
+
+    CONFIGURATION = "configuration"
+    """We are not known there, or what is set here is wrong: a person has to act."""
+    QUOTA = "quota"
+    """What the plan allows is used up, for a while or as long as it is this plan."""
+    PASSING = "passing"
+    """The network or the service is in trouble; it may be over in a second."""
+    PERMANENT = "permanent"
+    """It refuses what we ask for, and will again."""
+
+
+class CarrierError(RowvecError):
+    """A carrier did not do what it was asked for; for messages: the items go back and are worked on here.
+
+    Args:
+        message: as of every error.
+        hint: the service's own words, shortened.
+        kind: why.
+        until: when it says that it will do so again; None when it does not say.
+        status: of its answer; None when there was none.
+    """
+
+    exit_code = 75
+
+    def __init__(
+        self,
+        message: str,
+        hint: str = "",
+        kind: CarrierTrouble = CarrierTrouble.PASSING,
+        until: datetime | None = None,
+        status: int | None = None,
+    ) -> None:
+        super().__init__(message, hint)
+        self.kind = kind
+        self.until = until
+        self.status = status
+
+
+class SignatureRefusedError(RowvecError):
+    """A request is not signed as QStash signs what it sends to this address; why is for the log, not for the caller."""

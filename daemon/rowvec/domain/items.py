@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -32,6 +32,7 @@ class Item:
         generation: tells older work from newer.
         retry_count: failed attempts since the last change.
         due_at: since when it has been due.
+        message_id: the message that carried it, if one did: it has been waited for until its deadline.
     """
 
     id: int
@@ -39,6 +40,7 @@ class Item:
     generation: int
     retry_count: int
     due_at: datetime
+    message_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,66 @@ class Claim:
     slot: Slot
     token: UUID
     items: Sequence[Item]
+
+
+class Key(NamedTuple):
+    """A row, wherever it is spoken of without its text."""
+
+    content_type: str
+    content_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """Items that are handed to one message.
+
+    Attributes:
+        message: its name, given by us; part of its body, and what the items are marked with.
+        ids: of the items, of all models.
+        rows: what the message asks for, each with its priority.
+    """
+
+    message: UUID
+    ids: Sequence[int]
+    rows: Mapping[Key, int]
+
+
+class Recalled(NamedTuple):
+    """What was taken back from a message.
+
+    Attributes:
+        slots: where it is due now.
+        held: how many items are still in the message: somebody was holding them.
+    """
+
+    slots: Sequence[Slot]
+    held: int
+
+
+class Dispatched(NamedTuple):
+    """What all daemons together have dispatched.
+
+    Attributes:
+        outstanding: items that are on their way in messages, and not past their deadline.
+        sent: all items that were ever sent.
+    """
+
+    outstanding: int
+    sent: int
+
+
+class Held(NamedTuple):
+    """What is due in a lane whose items are collected.
+
+    Attributes:
+        oldest_seconds: since when something has been; 0 when there is nothing.
+        full: whether as many wait in one slot as were asked for.
+        overdue: whether a message has left something undone past its deadline.
+    """
+
+    oldest_seconds: float
+    full: bool
+    overdue: bool
 
 
 @dataclass(frozen=True, slots=True)

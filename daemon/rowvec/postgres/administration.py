@@ -148,7 +148,7 @@ class Administration:
             return await self._overview()
 
     async def _overview(self) -> dict[str, Any]:
-        daemons = [_with_load(row) for row in await self._fetch("list_daemons")]
+        daemons = await self.daemons()
         models = await self.models()
         states = await self._fetch("list_states")
         changes = await self._fetch("count_changes")
@@ -172,6 +172,18 @@ class Administration:
         rows = await self._fetch("retry_failed", content_type, content_id, model)
         await self._fetch("notify_daemons")
         return len(rows)
+
+    async def daemons(self) -> list[dict[str, Any]]:
+        """Return the living daemons."""
+        return [_with_load(row) for row in await self._fetch("list_daemons")]
+
+    async def tasks(self) -> list[dict[str, Any]]:
+        """Return when the daemons' tasks were last begun."""
+        return await self._fetch("list_tasks")
+
+    async def sent_today(self) -> dict[str, Any]:
+        """Return how many messages were sent today (UTC), and with how many items."""
+        return (await self._fetch("show_sent"))[0]
 
     async def search(  # noqa: PLR0913 - the parameters of rowvec.search
         self,
@@ -242,8 +254,8 @@ def read_workers(daemons: Rows, states: Rows) -> Workers:
 
 
 def _with_load(daemon: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of `list_daemons` with what its models stand at, by model."""
-    return {**daemon, "load": orjson.loads(daemon["load"])}
+    """Return a row of `list_daemons` with what its models, by name, and its carrier stand at."""
+    return {**daemon, "load": orjson.loads(daemon["load"]), "carrier": orjson.loads(daemon["carrier"])}
 
 
 def _described(backlog: Backlog, workers: Workers) -> dict[str, Any]:

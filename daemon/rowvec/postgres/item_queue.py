@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from rowvec.domain.items import Claim, Item, Slot
@@ -45,11 +45,7 @@ class PostgresItemQueue:
             self._daemon,
             LEASE_SECONDS,
         )
-        items = [
-            Item(row["id"], row["content_id"], row["generation"], row["retry_count"], row["scheduled_at"])
-            for row in rows
-        ]
-        return Claim(slot, token, items)
+        return Claim(slot, token, [item_of(row) for row in rows])
 
     async def release(self, claim: Claim, ids: Sequence[int], delay_seconds: float) -> None:
         """See `ports.ItemQueue.release`."""
@@ -71,3 +67,10 @@ class PostgresItemQueue:
             message,
             detail,
         )
+
+
+def item_of(row: Any) -> Item:  # noqa: ANN401 - a record
+    """Return the item that a leased row of the queue is."""
+    return Item(
+        row["id"], row["content_id"], row["generation"], row["retry_count"], row["scheduled_at"], row["message_id"]
+    )

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import orjson
 
-from rowvec.domain.load import ModelLoad
+from rowvec.domain.load import ALL_HERE, CarrierLoad, ModelLoad
 from rowvec.postgres.connections import Database
 from rowvec.postgres.item_queue import LEASE_SECONDS
 
@@ -34,11 +34,14 @@ class PostgresPresence:
         self._identity = (socket.gethostname(), os.getpid(), version)
         self._models = models
 
-    async def beat(self, resting: Sequence[str], load: Mapping[str, ModelLoad]) -> None:
+    async def beat(
+        self, resting: Sequence[str], load: Mapping[str, ModelLoad], carrier: CarrierLoad = ALL_HERE
+    ) -> None:
         """See `ports.Presence.beat`."""
         told = orjson.dumps({name: asdict(model) for name, model in load.items()}).decode()
+        way = orjson.dumps(asdict(carrier)).decode()
         await self._database.fetch(
-            "register_daemon", self._daemon, *self._identity, list(self._models), list(resting), told
+            "register_daemon", self._daemon, *self._identity, list(self._models), list(resting), told, way
         )
 
     async def leave(self) -> None:

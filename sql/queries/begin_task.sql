@@ -1,0 +1,15 @@
+-- Takes a task whose time has come: whoever moves `ran_at` past that time first does it. One that was begun is taken
+-- again by the same daemon, or by another when that one is silent. Only a living daemon takes any. A task that was never
+-- heard of waits for its next time.
+-- $1 name: text, $2 due_at: timestamptz, $3 daemon: uuid
+WITH known AS (
+    INSERT INTO rowvec.task (name, ran_at) VALUES ($1::text, now()) ON CONFLICT (name) DO NOTHING
+),
+living AS MATERIALIZED (
+    SELECT id FROM rowvec.daemon WHERE beat_at > now() - interval '3 s'
+)
+UPDATE rowvec.task
+SET ran_at = greatest(now(), $2::timestamptz), daemon = $3::uuid
+WHERE name = $1::text AND $3::uuid IN (SELECT id FROM living)
+  AND (ran_at < $2::timestamptz OR daemon = $3::uuid OR daemon <> ALL (ARRAY(SELECT id FROM living)))
+RETURNING name
