@@ -24,7 +24,7 @@ from rowvec.logs import configure_logs
 from worker import EVER, TRAITS, Worker
 
 ROOT = Path(__file__).parents[2]
-IMPORT_NAMES = {"prometheus-client": "prometheus_client", "pydantic-settings": "pydantic_settings"}
+IMPORT_NAMES = {"prometheus-client": "prometheus_client", "pydantic-settings": "pydantic_settings", "pyjwt": "jwt"}
 
 
 def imported() -> set[str]:

@@ -1,0 +1,1 @@
+"""QStash: a carrier, never the truth."""
