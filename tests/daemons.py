@@ -13,7 +13,8 @@ from pathlib import Path
 
 import asyncpg
 
-from rowvec.app import Daemon, make_embedder
+from rowvec.app.daemon import Daemon
+from rowvec.app.embedders import make_embedder
 from rowvec.domain.errors import TextRejectedError
 from rowvec.domain.items import EmbedderTraits
 from rowvec.models.deterministic import deterministic_embedding

@@ -58,6 +58,28 @@ class Metrics:
             ["model", "state"],
             registry=self.registry,
         )
+        self.messages = Counter(
+            "rowvec_messages",
+            "Messages by what became of them: sent, dropped (no message may be sent, the work is done here) or the "
+            "kind of the refusal (configuration, quota, passing, permanent).",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.dispatched_items = Counter(
+            "rowvec_dispatched_items", "Items that were handed to messages.", registry=self.registry
+        )
+        self.carrier_state = Gauge(
+            "rowvec_carrier_state",
+            "1 for the state that the circuit to the carrier is in (closed, open, half-open).",
+            ["state"],
+            registry=self.registry,
+        )
+        self.deliveries = Counter(
+            "rowvec_deliveries",
+            "Requests of QStash by the status that they were answered with.",
+            ["status"],
+            registry=self.registry,
+        )
         self.request_seconds = Histogram(
             "rowvec_request_seconds",
             "Time of a request to a model.",

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from daemons import GatedEmbedder, eventually, finished, is_ready, running, waiting
-from rowvec.app import CLAIMS_AHEAD
+from rowvec.app.daemon import CLAIMS_AHEAD
 from rowvec.domain.errors import ModelUnavailableError
 from rowvec.pipeline.gate import HARMLESS
 

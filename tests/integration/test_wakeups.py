@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from daemons import HOUR, GatedEmbedder, eventually, is_ready, running
-from rowvec.app import Daemon
+from rowvec.app.daemon import Daemon
 from rowvec.health import Part
 
 

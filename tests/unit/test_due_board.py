@@ -290,6 +290,17 @@ async def test_who_rests_and_why_is_told_as_long_as_it_lasts(board: DueBoard, cl
     assert board.resting() == []
 
 
+async def test_a_held_lane_gives_nothing_out_until_it_is_released(board: DueBoard) -> None:
+    board.offer([slot("course"), slot("lesson", lane=Lane.STANDARD)])
+    board.hold_lane(Lane.BULK)
+    assert await has_nothing(board)
+    assert await taken(board, lane=Lane.STANDARD) == "lesson"
+    waiting = asyncio.create_task(taken(board))
+    await settle()
+    board.release_lane(Lane.BULK)
+    assert await waiting == "course"
+
+
 async def test_a_forgotten_model_leaves_nothing_behind(board: DueBoard) -> None:
     gone, other = Slot("gone", Lane.BULK, "post"), Slot("m", Lane.BULK, "post")
     late = EVER + STRAGGLERS

@@ -19,6 +19,10 @@ COMMANDS = {
     "watch": SERVER,
     "pause": SERVER,
     "failed list": SERVER,
+    "qstash dev": SERVER | DATABASE,
+    "qstash setup": SERVER,
+    "qstash status": SERVER,
+    "qstash dead-letters list": SERVER,
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from rowvec import lifecycle
 from rowvec.domain.errors import DatabaseUnavailableError
-from rowvec.domain.load import ModelLoad
+from rowvec.domain.load import ALL_HERE, CarrierLoad, ModelLoad
 from rowvec.health import Health
 from rowvec.lifecycle import Rooms, run_until_stopped, watchdog_fed
 from rowvec.systemd import Notifier
@@ -67,7 +67,9 @@ class StubPresence:
         self.error: Exception | None = None
         self.hangs = False
 
-    async def beat(self, resting: Sequence[str], load: Mapping[str, ModelLoad]) -> None:
+    async def beat(
+        self, resting: Sequence[str], load: Mapping[str, ModelLoad], carrier: CarrierLoad = ALL_HERE
+    ) -> None:
         raise NotImplementedError
 
     async def release_lost(self) -> int:

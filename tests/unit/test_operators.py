@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from rowvec.api.answers import Bearer
 from rowvec.api.embeddings import Operators
 from rowvec.api.server import make_app
 from rowvec.domain.errors import DatabaseUnavailableError
@@ -50,7 +51,7 @@ class StubOverview:
 
 @asynccontextmanager
 async def asking(overview: StubOverview, token: str = TOKEN) -> AsyncIterator[Client]:
-    app = make_app(Health(lambda: 0.0), Metrics(), "1.2.3", Operators(token, overview).routes())
+    app = make_app(Health(lambda: 0.0), Metrics(), "1.2.3", Operators(Bearer(token), overview).routes())
     async with TestClient(TestServer(app)) as client:
         yield client
 

@@ -14,8 +14,8 @@ from rowvec.domain.errors import DatabaseUnavailableError
 from rowvec.domain.items import Claim, Slot
 from rowvec.domain.lanes import Lane
 from rowvec.health import Pulse
+from rowvec.pipeline.dispatch import Way
 from rowvec.pipeline.due_board import DueBoard
-from rowvec.pipeline.line import Line
 from rowvec.ports import ItemQueue
 
 LOOK_UP_SECONDS: Final = 5.0
@@ -32,7 +32,7 @@ class Claimer:
     Args:
         queue: where items are leased.
         board: tells which slots have due items.
-        line: where a claim's items go.
+        line: where a claim's items go, by way of a dispatcher or at once.
         lane: this claimer's.
         tokens: the claims under way in this daemon; a token is in it before the database knows it.
         new_token: makes the mark of a claim.
@@ -45,7 +45,7 @@ class Claimer:
         self,
         queue: ItemQueue,
         board: DueBoard,
-        line: Line,
+        line: Way,
         lane: Lane,
         tokens: set[UUID],
         new_token: Callable[[], UUID],

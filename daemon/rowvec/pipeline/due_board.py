@@ -46,6 +46,7 @@ class DueBoard:
         self._floors: dict[Slot, datetime] = {}
         self._models: dict[str, str] = {}
         self._sources: dict[str, _Rest] = {}
+        self._held: set[Lane] = set()
 
     def offer(self, slots: Iterable[Slot]) -> None:
         """Say that slots have due items."""
@@ -64,7 +65,7 @@ class DueBoard:
         turns = self._lane(model, lane)
         while True:
             turns.changed.clear()
-            waiting = () if model in self._models else tuple(turns.content_types)
+            waiting = () if model in self._models or lane in self._held else tuple(turns.content_types)
             awake = [name for name in waiting if not self._rest_seconds(name)]
             if awake:
                 del turns.content_types[awake[0]]
@@ -110,6 +111,15 @@ class DueBoard:
     def rest_source(self, content_type: str, seconds: float, why: str) -> None:
         """Let a source alone for a while, from now."""
         self._sources[content_type] = _Rest(self._seconds() + seconds, why)
+        self._tell()
+
+    def hold_lane(self, lane: Lane) -> None:
+        """Give nothing of a lane out until `release_lane`: its items are being collected."""
+        self._held.add(lane)
+
+    def release_lane(self, lane: Lane) -> None:
+        """Give its items out again."""
+        self._held.discard(lane)
         self._tell()
 
     def resting(self) -> list[str]:

@@ -10,7 +10,7 @@ from uuid import UUID
 import structlog
 
 from rowvec.domain.errors import DatabaseUnavailableError
-from rowvec.domain.load import ModelLoad
+from rowvec.domain.load import CarrierLoad, ModelLoad
 from rowvec.health import Health, Part, Pulse
 from rowvec.pipeline.bell import Bell, Cause
 from rowvec.ports import Presence
@@ -27,6 +27,7 @@ class Heartbeat:
         presence: this daemon among the others.
         resting: tells who is let alone here, and why, for all to see.
         load: tells what the models stand at, by their names.
+        carrier: tells which way the work goes.
         tokens: the claims under way here.
         bell: is rung when lost items were given back.
         health: is told whether Postgres answers.
@@ -38,6 +39,7 @@ class Heartbeat:
         presence: Presence,
         resting: Callable[[], Sequence[str]],
         load: Callable[[], Mapping[str, ModelLoad]],
+        carrier: Callable[[], CarrierLoad],
         tokens: Collection[UUID],
         bell: Bell,
         health: Health,
@@ -46,6 +48,7 @@ class Heartbeat:
         self._presence = presence
         self._resting = resting
         self._load = load
+        self._carrier = carrier
         self._tokens = tokens
         self._bell = bell
         self._health = health
@@ -64,7 +67,7 @@ class Heartbeat:
             await asyncio.sleep(EVERY_SECONDS)
 
     async def _beat(self) -> None:
-        await self._presence.beat(self._resting(), self._load())
+        await self._presence.beat(self._resting(), self._load(), self._carrier())
         if not self._health.is_well(Part.DATABASE):
             log.info("database.ready")
         self._health.set(Part.DATABASE, well=True)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rowvec.domain.load import ModelLoad
 from rowvec.health import Health, Pulse
 from rowvec.pipeline.claim import Claimer
+from rowvec.pipeline.claim_rows import RowClaimer
 from rowvec.pipeline.embed import EmbedRoom
 
 
@@ -16,13 +17,17 @@ class ModelRooms:
 
     Args:
         embed_room: its requests; its embedder is closed at the end.
-        claimers: one a lane.
+        claimers: one a lane, and one for what messages name.
         pulses: theirs.
         health: forgets the pulses at the end.
     """
 
     def __init__(
-        self, embed_room: EmbedRoom, claimers: Sequence[Claimer], pulses: Sequence[Pulse], health: Health
+        self,
+        embed_room: EmbedRoom,
+        claimers: Sequence[Claimer | RowClaimer],
+        pulses: Sequence[Pulse],
+        health: Health,
     ) -> None:
         self._embed_room = embed_room
         self._claimers = claimers

