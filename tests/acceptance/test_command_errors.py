@@ -561,3 +561,9 @@ async def test_people_get_sentences_where_there_is_nothing_to_show(migrated: str
     for answer in await asyncio.gather(*(rowvec(migrated, *command) for command in commands)):
         assert (answer.code, answer.err) == (0, "")
         assert answer.out.strip()
+
+
+async def test_qstash_asked_for_outright_with_something_missing_is_refused_before_anything_is_served() -> None:
+    said = await refused(78, "postgresql:///nowhere?host=/nowhere", "run", EMBEDDING_QUEUE_STRATEGY="qstash")
+    assert "QSTASH_TOKEN, QSTASH_CURRENT_SIGNING_KEY, QSTASH_NEXT_SIGNING_KEY, SITE_URL missing" in said
+    assert "http.ready" not in said

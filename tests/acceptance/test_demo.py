@@ -201,6 +201,33 @@ def test_a_model_that_knows_no_meaning_is_told_and_ends_it_with_1(figures: Figur
     assert QUESTIONS[0].text in out
 
 
+def test_a_local_qstash_carries_the_work_and_no_other_is_asked(figures: Figures, folder: Path) -> None:
+    nowhere = {"QSTASH_URL": "http://127.0.0.1:1", "QSTASH_TOKEN": "of-nobody", "SITE_URL": "https://example.org"}
+    with demo(folder, "--once", "--json", "--qstash", **MEANINGLESS, **nowhere) as process:
+        out, err = process.communicate()
+    found = json.loads(out)
+    assert found["items_done"] == figures["items_done"]
+    assert "carries the work of the lanes immediate, standard." in err
+    carried = {
+        flow["flow"]: {
+            (message["path"].rpartition("/")[2], row["content_type"], message["status"])
+            for message in flow["messages"]
+            for row in message["rows"]
+        }
+        for flow in found["flows"]
+    }
+    assert carried == {
+        "a user registers": {("process-webhook", "auth_user", 200), ("process-webhook", "profile", 200)},
+        "a course's description is changed": {("process-webhook", "course", 200)},
+        "a course is looked at": set(),
+        "a post is written, with a comment": {("process", "post", 200)},
+    }
+    assert found["qstash"]["sent"] == found["qstash"]["delivered"] > 0
+    assert found["qstash"]["rows"]["embedded"] > 0
+    told = f"{found['qstash']['sent']} messages were sent, {found['qstash']['delivered']} delivered."
+    assert told in err
+
+
 def test_a_model_of_an_earlier_start_is_not_waited_for() -> None:
     with open_folder() as folder:
         for settings in ({"ROWVEC_MODEL_BGE_M3_PROVIDER": "deterministic"}, {}):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import UserDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Annotated, Any, Final
 
@@ -28,6 +28,7 @@ _MODULES: Final = {
     "search": "search",
     "model": "models",
     "failed": "failed",
+    "qstash": "qstash",
     "healthcheck": "commands",
     "version": "commands",
 }
@@ -57,16 +58,26 @@ def _alone(name: str, function: Callable[..., Any]) -> typer.Typer:
     return program
 
 
-class _Group(TyperGroup):
-    """The group of all commands."""
+def group_of(modules: Mapping[str, str]) -> type[TyperGroup]:
+    """Return the class of a group whose commands are imported when they are asked for.
 
-    def __init__(self, **attributes: Any) -> None:  # noqa: ANN401 - typer's own
-        super().__init__(**attributes)
-        self.commands = _Commands(_MODULES)
+    Args:
+        modules: where in this package each stands: a function of its name, or a group of commands `app`.
+    """
+
+    class Group(TyperGroup):
+        def __init__(self, **attributes: Any) -> None:  # noqa: ANN401 - typer's own
+            super().__init__(**attributes)
+            self.commands = _Commands(modules)
+
+    return Group
 
 
 app = typer.Typer(
-    cls=_Group, help="Keeps vector embeddings true to the rows of a Postgres database.", no_args_is_help=True, **_PLAIN
+    cls=group_of(_MODULES),
+    help="Keeps vector embeddings true to the rows of a Postgres database.",
+    no_args_is_help=True,
+    **_PLAIN,
 )
 
 

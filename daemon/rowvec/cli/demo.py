@@ -19,16 +19,20 @@ from typing import Annotated, Final
 import typer
 import uvloop
 
-from rowvec.app import Daemon, make_embedder
+from rowvec.app.daemon import Daemon
+from rowvec.app.embedders import make_embedder
+from rowvec.cli.demo_qstash import Carried, through_qstash, without_qstash
 from rowvec.cli.demo_scenes import complaints, play
 from rowvec.cli.demo_screen import Screen
 from rowvec.cli.demo_stage import Figures, Stage
 from rowvec.cli.demo_tables import make_tables
 from rowvec.cli.output import Json, cause_of, print_json
 from rowvec.domain.errors import RowvecError
+from rowvec.domain.lanes import Lane
 from rowvec.embedded import EmbeddedPostgres
 from rowvec.logs import configure_logs
 from rowvec.postgres.administration import administration, migrate_database
+from rowvec.qstash_dev.server import local_qstash
 from rowvec.settings import Settings, load_settings
 from rowvec.systemd import Notifier
 
@@ -44,6 +48,7 @@ def demo(
     folder: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where its Postgres lives. [default: .rowvec/demo]")
     ] = None,
+    qstash: Annotated[bool, typer.Option("--qstash", help="Let a local QStash carry the work.")] = False,
     json: Json = False,
 ) -> int:
     """See rowvec at work on a small database that it brings along.
@@ -52,8 +57,8 @@ def demo(
     posts and comments in English and Chinese. It embeds and searches them, plays what happens in such an application,
     and measures how soon a changed row has its new vector. Then it serves until Ctrl-C.
 
-    DATABASE_URL and ROWVEC_LISTEN_DATABASE_URL are not used, so no database of yours is touched. All other
-    settings are respected; logs begin at warning unless ROWVEC_LOG_LEVEL says otherwise.
+    DATABASE_URL and ROWVEC_LISTEN_DATABASE_URL are not used, so no database of yours is touched; and no QStash that is
+    set gets anything. All other settings are respected; logs begin at warning unless ROWVEC_LOG_LEVEL says otherwise.
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: in the background of a script it comes ignored
         signal.signal(number, signal.default_int_handler)
@@ -65,7 +70,7 @@ def demo(
         began = time.perf_counter()
         with EmbeddedPostgres(home) as postgres:
             screen.say(f"It is up after {time.perf_counter() - began:.1f} s.")
-            return uvloop.run(_Demo(_load(postgres.dsn), screen, once=once, json=json).run())
+            return uvloop.run(_Demo(_load(postgres.dsn), screen, once=once, json=json, qstash=qstash).run())
 
 
 def _load(dsn: str | None) -> Settings:
@@ -80,13 +85,14 @@ def _load(dsn: str | None) -> Settings:
 
 
 def _free_port(host: str, port: int) -> int:
-    """Return the port, or 0 (any) when somebody has it."""
+    """Return the port, or another one when somebody has it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        socket.create_server((host, port), family=family).close()
+        free = socket.create_server((host, port), family=family)
     except OSError:
-        return 0
-    return port
+        free = socket.create_server((host, 0), family=family)
+    with free:
+        return int(free.getsockname()[1])
 
 
 @contextmanager
@@ -119,6 +125,7 @@ class _Demo:
     screen: Screen
     once: bool
     json: bool
+    qstash: bool
 
     async def run(self) -> int:
         """Show everything; return the exit code."""
@@ -136,24 +143,33 @@ class _Demo:
         return 0
 
     async def _run(self) -> None:
-        models = self.settings.active_models
+        if not self.qstash:
+            await self._work(without_qstash(self.settings))
+            return
+        async with local_qstash() as qstash:
+            settings = through_qstash(self.settings, qstash)
+            lanes = [lane for lane in Lane if lane in settings.qstash_lanes]
+            self.screen.say(f"A local QStash at {qstash.url} carries the work of the lanes {', '.join(lanes)}.")
+            await self._work(settings, Carried(qstash, lanes))
+
+    async def _work(self, settings: Settings, carried: Carried | None = None) -> None:
+        models = settings.active_models
         embedders = {name: make_embedder(name, model) for name, model in models.items()}
         ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         daemon = Daemon(
-            self.settings,
+            settings,
             Notifier(),
             lambda name, way: embedders.get(name) or make_embedder(name, way),
             lambda address: None if ready.done() else ready.set_result(address),  # done: cancelled by Ctrl-C
         )
-        dsn = self.settings.dsn
+        dsn = settings.dsn
         await migrate_database(dsn, {name: model.dimensions for name, model in models.items()}, sole=True)
         async with administration(dsn) as database, administration(dsn) as watcher, asyncio.TaskGroup() as group:
             await make_tables(database)
             working = group.create_task(daemon.run())
+            stage = Stage(dsn, database, watcher, list(embedders.values()), daemon.metrics, self.screen, carried)
             try:
-                await self._show(
-                    Stage(dsn, database, watcher, list(embedders.values()), daemon.metrics, self.screen), await ready
-                )
+                await self._show(stage, await ready)
             finally:
                 daemon.stop.set()
                 await asyncio.wait([working])

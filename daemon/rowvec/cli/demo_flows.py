@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from textwrap import dedent, indent
 from typing import Any, Final
 
+from rowvec.cli.demo_qstash import Carried
 from rowvec.cli.demo_rows import FLOW_ANSWER, FLOWS, Flow
+from rowvec.cli.demo_screen import Screen
 from rowvec.cli.demo_stage import Figures, Stage
 from rowvec.domain.lanes import AIM_SECONDS, Lane
 
@@ -33,6 +36,7 @@ async def _show(stage: Stage, flow: Flow) -> Figures:
     stage.screen.say(f"{flow.name[0].upper()}{flow.name[1:]}:")
     for statement in flow.statements:
         stage.screen.say(indent(dedent(statement).strip(), "  "), style="cyan")
+    mark = stage.carried.mark if stage.carried else 0
     items = await _write(stage, flow)
     expected = [(row["content_type"], row["content_id"], flow.texts.get(row["content_type"], "")) for row in items]
     milliseconds = await stage.wait_for_vectors(expected) if items else None
@@ -41,7 +45,8 @@ async def _show(stage: Stage, flow: Flow) -> Figures:
     within = milliseconds is None or aim is None or milliseconds <= aim * 1000
     figures = {"flow": flow.name, "items": items, "commit_to_vector_ms": milliseconds}
     _tell(stage, items, milliseconds, aim)
-    return {**figures, "within_seconds": aim, "within": within}
+    messages = await _show_messages(stage.carried, stage.screen, mark, items) if stage.carried else {}
+    return {**figures, "within_seconds": aim, "within": within, **messages}
 
 
 async def _write(stage: Stage, flow: Flow) -> list[dict[str, Any]]:
@@ -65,3 +70,13 @@ def _tell(stage: Stage, items: list[dict[str, Any]], milliseconds: float | None,
         stage.screen.say(
             f"    {found} there {milliseconds:.0f} ms after the commit; {aim:g} s are given.", style="green"
         )
+
+
+async def _show_messages(carried: Carried, screen: Screen, mark: int, items: Sequence[dict[str, Any]]) -> Figures:
+    """Wait for the messages of what a flow queued, and tell of them."""
+    away = [(row["content_type"], row["content_id"]) for row in items if row["lane"] in carried.lanes]
+    messages = await carried.since(mark, away) if away else []
+    for message in messages:
+        rows = ", ".join(f"{row['content_type']} {row['content_id']}: {row['state']}" for row in message["rows"])
+        screen.say(f"    message to {message['path']}, answered {message['status']}: {rows}")
+    return {"messages": messages}

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any, Final
 
 from rowvec.cli.demo_flows import show_flows
+from rowvec.cli.demo_qstash import Carried
 from rowvec.cli.demo_rows import (
     AFTER,
     AFTERTHOUGHTS,
@@ -21,7 +22,7 @@ from rowvec.cli.demo_rows import (
     UPDATE_POST,
     Row,
 )
-from rowvec.cli.demo_screen import LaneState
+from rowvec.cli.demo_screen import LaneState, Screen
 from rowvec.cli.demo_stage import CONTENT_TYPES, Figures, Stage
 from rowvec.cli.demo_tables import PRESET, write_late_rows
 from rowvec.domain.errors import RowvecError
@@ -46,6 +47,7 @@ async def play(stage: Stage) -> Figures:
         **await show_flows(stage),
         "rewrite": await _rewrite(stage),
         "commit_to_vector_ms": await _measure_updates(stage),
+        **(await _tell_carried(stage.carried, stage.screen) if stage.carried else {}),
     }
 
 
@@ -55,7 +57,8 @@ def complaints(figures: Figures) -> list[str]:
     missed = [search["question"] for search in asked if not search["as_expected"]]
     late = [flow["flow"] for flow in figures["flows"] if not flow["within"]]
     told = [f"The expected row did not come first for: {'; '.join(missed)}."] if missed else []
-    return [*told, f"Later than the lane's time: {'; '.join(late)}."] if late else told
+    told += [f"Later than the lane's time: {'; '.join(late)}."] if late else []
+    return told + (["QStash has delivered nothing."] if not figures.get("qstash", {}).get("delivered", 1) else [])
 
 
 async def _fill(stage: Stage) -> Figures:
@@ -151,6 +154,15 @@ async def _measure_updates(stage: Stage) -> Figures:
         f"On average the model computes for {model:.0f} ms of it; trigger, queue and store take {rest:.0f} ms."
     )
     return {"p50": p50, "worst": worst, "model_mean": model, "samples": samples}
+
+
+async def _tell_carried(carried: Carried, screen: Screen) -> Figures:
+    total = await carried.total()
+    screen.head("What QStash carried")
+    screen.say(f"{total['sent']} messages were sent, {total['delivered']} delivered.")
+    states = ", ".join(f"{count} {state}" for state, count in sorted(total["rows"].items()))
+    screen.say(f"So stood the rows that they named when they were answered: {states}.")
+    return {"qstash": total}
 
 
 def _model_milliseconds(stage: Stage) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from rowvec.cli.demo_qstash import Carried
 from rowvec.cli.demo_rows import LIST_TITLES, TABLES, Question
 from rowvec.cli.demo_screen import Screen
 from rowvec.domain.errors import RowvecError
@@ -44,6 +45,7 @@ class Stage:
         embedders: the daemon's own models; the first one answers the searches.
         metrics: the daemon's.
         screen: where it is told.
+        carried: what QStash brings; None: all work is done without it.
     """
 
     dsn: str
@@ -52,6 +54,7 @@ class Stage:
     embedders: Sequence[Embedder]
     metrics: Metrics
     screen: Screen
+    carried: Carried | None = None
 
     async def search(self, text: str) -> Figures:
         """Ask, print and return the answers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Final
 
@@ -9,9 +10,10 @@ import uvloop
 from rich.text import Text
 
 from rowvec.cli.output import Json, console, print_json
-from rowvec.domain.findings import Diagnosis, Finding, Level
+from rowvec.domain.errors import ConfigurationError
+from rowvec.domain.findings import Diagnosis, Finding, Level, problem
 from rowvec.postgres.diagnosis import diagnose
-from rowvec.settings import load_settings
+from rowvec.settings import Settings, load_settings
 from rowvec.version import VERSION
 
 PROBLEMS_FOUND: Final = 3
@@ -25,13 +27,36 @@ def doctor(json: Json = False) -> int:
     78, 75 or 65 when the database can't be looked at. It changes nothing, and needs no running daemon.
     """
     settings = load_settings()
-    models = {name: model.dimensions for name, model in settings.active_models.items()}
-    found = uvloop.run(diagnose(settings.dsn, settings.listen_dsn, models, VERSION))
+    found = uvloop.run(_examine(settings))
     if json:
         print_json(_as_json(found))
     else:
         _print(found)
     return PROBLEMS_FOUND if found.count(Level.PROBLEM) else 0
+
+
+async def _examine(settings: Settings) -> Diagnosis:
+    models = {name: model.dimensions for name, model in settings.active_models.items()}
+    found = await diagnose(settings.dsn, settings.listen_dsn, models, VERSION)
+    return Diagnosis((*found.findings, *await _examine_qstash(settings)), found.complete)
+
+
+async def _examine_qstash(settings: Settings) -> Sequence[Finding]:
+    """Look at QStash, where it is to carry the work."""
+    # Only who uses QStash pays for the import of its client.
+    from rowvec.cli.qstash_service import opened  # noqa: PLC0415
+    from rowvec.qstash.checks import examine, token_missing  # noqa: PLC0415
+
+    token = settings.qstash_token is not None and settings.qstash_token.get_secret_value()
+    if settings.strategy == "database" or (settings.strategy == "auto" and not token):
+        return []
+    if not token:
+        return [token_missing()]
+    try:
+        async with opened(settings) as service:
+            return await examine(settings, service)
+    except ConfigurationError as error:
+        return [problem("qstash token", error.message, error.hint)]
 
 
 def _as_json(found: Diagnosis) -> dict[str, object]:

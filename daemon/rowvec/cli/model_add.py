@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 import typer
 import uvloop
 
-from rowvec.app import make_embedder
+from rowvec.app.embedders import make_embedder
 from rowvec.cli.backfill import INTERRUPTED, Asked, Filling, follow, told
 from rowvec.cli.output import Json, console, print_json
 from rowvec.domain.errors import ConfigurationError, ModelMisbehavedError, TextRejectedError, UsageError

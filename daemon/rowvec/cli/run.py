@@ -13,7 +13,7 @@ import structlog
 import typer
 import uvloop
 
-from rowvec.app import Daemon
+from rowvec.app.daemon import Daemon
 from rowvec.cli.output import cause_of, console
 from rowvec.domain.errors import DatabaseUnavailableError
 from rowvec.embedded import EmbeddedPostgres

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 import uvloop
 
-from rowvec.app import make_embedder
+from rowvec.app.embedders import make_embedder
 from rowvec.cli.output import Json, print_json, print_table
 from rowvec.domain.errors import UsageError
 from rowvec.domain.registered import RegisteredModel

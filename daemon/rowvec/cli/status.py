@@ -67,13 +67,26 @@ def _remarks(found: dict[str, Any]) -> list[str]:
     why = {reason: None for row in found["items"] for reason in row["why"] if reason != NO_DAEMON}
     resting = {f"Let alone for a while: {rest}": None for daemon in found["daemons"] for rest in daemon["resting"]}
     outages = {told: known for daemon in found["daemons"] for told, known in _outages(daemon)}
-    remarks = [*outages, *(told for told in why | resting if told not in outages.values())]
+    remarks = [_way(daemon) for daemon in found["daemons"]]
+    remarks += [*outages, *(told for told in why | resting if told not in outages.values())]
     remarks += [*(_state(source) for source in found["sources"]), *_progress(found)]
     remarks += [_without_model(daemon) for daemon in found["daemons"] if not daemon["models"]]
     remarks += [_asleep(model["name"]) for model in found["models"] if not model["active"]]
     if found["changes"]:
         remarks.append(f"Of what is queued, {found['changes']} changes are not yet in the queue and have no age.")
     return list(filter(None, remarks))
+
+
+def _way(daemon: dict[str, Any]) -> str:
+    """Say which way the work of a daemon goes, if not the shortest."""
+    carrier = daemon["carrier"]
+    if carrier.get("strategy") != "qstash":
+        return ""
+    named, lanes = f"The daemon {daemon['pid']} on {daemon['host']}", ", ".join(carrier["lanes"])
+    if carrier["state"] == BreakerState.CLOSED:
+        return f"{named} hands work to QStash: {lanes}."
+    since = f"{datetime.fromisoformat(carrier['since']):%Y-%m-%d %H:%M:%S %Z}"
+    return f"{named} does all work itself since {since}, the circuit to QStash is {carrier['state']}: {carrier['why']}"
 
 
 def _outages(daemon: dict[str, Any]) -> Iterator[tuple[str, str]]:
