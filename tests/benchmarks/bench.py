@@ -16,7 +16,7 @@ from typing import Any
 
 import uvloop
 
-from benchmarks import models, writers
+from benchmarks import models, through_qstash, writers
 from benchmarks.backlog import measure_backlog
 from benchmarks.fairness import measure_fairness
 from benchmarks.figures import Latency, Result, Throughput
@@ -26,6 +26,7 @@ from benchmarks.memory import measure_memory
 from benchmarks.models import measure_models
 from benchmarks.scratch import DIMENSIONS, durable_postgres, session_of
 from benchmarks.takeover import measure_takeover
+from benchmarks.through_qstash import measure_qstash
 from benchmarks.throughput import measure_throughput
 from benchmarks.writers import measure_writers
 from database import MAJOR
@@ -43,6 +44,7 @@ RUNS: dict[str, Run] = {
     "backlog": lambda postgres, quick: measure_backlog(postgres, 100_000 if quick else 1_000_000, 9 if quick else 31),
     "fairness": lambda postgres, quick: measure_fairness(postgres, 20_000 if quick else 100_000, 6 if quick else 30),
     "memory": lambda postgres, quick: measure_memory(postgres, 200_000 if quick else 1_000_000, 10 if quick else 60),
+    "qstash": lambda postgres, quick: measure_qstash(postgres, through_qstash.QUICK if quick else through_qstash.FULL),
     "takeover": lambda postgres, quick: measure_takeover(postgres, 1 if quick else 5),
 }
 

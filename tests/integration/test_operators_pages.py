@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import re
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -26,7 +21,6 @@ from rowvec.postgres.roles import DAEMON_ROLE
 
 pytestmark = pytest.mark.one_postgres
 
-README = Path(__file__).parents[2] / "README.md"
 TOKEN = "of-the-operators"  # noqa: S105 - the test's own
 
 
@@ -65,20 +59,6 @@ async def test_why_items_wait(post: asyncpg.Connection, dsn: str) -> None:
         [first, second] = body["models"]
         assert (first["daemons"], first["resting"]) == (1, ["model first: The model server is down. It says so."])
         assert (second["daemons"], second["resting"]) == (0, [])
-
-
-@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
-async def test_the_line_of_the_readme(post: asyncpg.Connection, dsn: str) -> None:
-    await post.execute("INSERT INTO post (body) VALUES ('One')")
-    [line] = re.findall(r"^\$ (curl .*/api/embeddings/queue.*)$", README.read_text(), re.MULTILINE)
-    async with serving(dsn, GatedEmbedder()) as address:
-        asked = line.replace("http://127.0.0.1:8480", address)
-        assert asked != line
-        environment = {"PATH": os.environ["PATH"], "ROWVEC_API_TOKEN": TOKEN}
-        curl = await asyncio.create_subprocess_shell(asked, stdout=asyncio.subprocess.PIPE, env=environment)
-        answer, _ = await curl.communicate()
-    assert curl.returncode == 0
-    assert sorted(json.loads(answer)) == ["changes", "items", "models", "sources"]
 
 
 async def test_a_look_that_takes_too_long_is_given_up(
