@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from rowvec.domain.errors import CarrierError, DatabaseUnavailableError
@@ -58,6 +58,7 @@ class FakeDispatches:
     def __init__(self) -> None:
         self.held: dict[UUID, list[int]] = {}
         self.deadlines: list[float] = []
+        self.models: list[str] = []
         self.lost: set[int] = set()
         self.busy: set[int] = set()
         self.recalled: list[int] = []
@@ -67,8 +68,11 @@ class FakeDispatches:
         self.sent = (0, 0)
         self.away = False
 
-    async def dispatch(self, claim: Claim, ids: Sequence[int], message: UUID, deadline_seconds: float) -> Dispatch:
+    async def dispatch(
+        self, claim: Claim, ids: Sequence[int], message: UUID, deadline_seconds: float, models: Collection[str]
+    ) -> Dispatch:
         self._check()
+        self.models = list(models)
         taken = [id_ for id_ in ids if id_ not in self.lost]
         if taken:
             self.held[message] = taken

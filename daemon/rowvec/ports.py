@@ -194,16 +194,20 @@ class ItemQueue(Protocol):
 class Dispatchable(Protocol):
     """Items on their way into messages and out of them."""
 
-    async def dispatch(self, claim: Claim, ids: Sequence[int], message: UUID, deadline_seconds: float) -> Dispatch:
+    async def dispatch(
+        self, claim: Claim, ids: Sequence[int], message: UUID, deadline_seconds: float, models: Collection[str]
+    ) -> Dispatch:
         """Hand items of a claim to a message, with what other models have to do for the same rows just now.
 
-        They are queued, and due here when the deadline has passed. Items whose token is no longer valid are left out.
+        They are queued, and due here when the deadline has passed. Items whose token is no longer valid are left out,
+        and so are those that have become immediate.
 
         Args:
             claim: holds the token.
             ids: of its items.
             message: its name.
             deadline_seconds: how long the message has time.
+            models: the others whose items may go along: what a model that nobody has here must do is no message's.
         """
 
     async def recall(self, dispatch: Dispatch) -> Recalled:

@@ -16,6 +16,7 @@ from rowvec.postgres.dispatches import PostgresDispatches
 from worker import Worker
 
 DEADLINE = 30.0
+MODELS = ("first", "second")
 WATCH = """
     CREATE TABLE post (id bigint PRIMARY KEY, body text);
     SELECT rowvec.watch('post', 'post', ARRAY['body'], 4);
@@ -45,7 +46,7 @@ async def dispatched(
     post: asyncpg.Connection, worker: Worker, dispatches: PostgresDispatches, rows: int = 1
 ) -> Dispatch:
     claim = await claimed(post, worker, rows)
-    return await dispatches.dispatch(claim, ids_of(claim), uuid.uuid4(), DEADLINE)
+    return await dispatches.dispatch(claim, ids_of(claim), uuid.uuid4(), DEADLINE, MODELS)
 
 
 def ids_of(claim: Claim) -> list[int]:
@@ -94,10 +95,28 @@ async def test_what_other_models_have_to_do_for_the_rows_goes_along_unless_it_wa
         "UPDATE rowvec.embedding_queue SET scheduled_at = now() + interval '1 min' "
         "WHERE model = 'second' AND content_id = '2'"
     )
-    dispatch = await dispatches.dispatch(claim, ids_of(claim), uuid.uuid4(), DEADLINE)
+    dispatch = await dispatches.dispatch(claim, ids_of(claim), uuid.uuid4(), DEADLINE, MODELS)
     carried = [(item["content_id"], item["model"]) for item in await items(post) if item["message_id"]]
     assert carried == [("1", "first"), ("2", "first"), ("3", "first"), ("3", "second")]
     assert len(dispatch.ids) == 4
+
+
+async def test_what_a_model_of_others_has_to_do_is_no_message_s(
+    post: asyncpg.Connection, worker: Worker, dispatches: PostgresDispatches
+) -> None:
+    claim = await claimed(post, worker, rows=1)
+    await dispatches.dispatch(claim, ids_of(claim), uuid.uuid4(), DEADLINE, ["first"])
+    assert [item["model"] for item in await items(post) if item["message_id"]] == ["first"]
+
+
+async def test_what_has_become_immediate_waits_for_no_message(
+    post: asyncpg.Connection, worker: Worker, dispatches: PostgresDispatches
+) -> None:
+    claim = await claimed(post, worker, rows=1)
+    await post.execute("UPDATE rowvec.embedding_queue SET priority = 1")
+    dispatch = await dispatches.dispatch(claim, ids_of(claim), uuid.uuid4(), DEADLINE, MODELS)
+    assert dispatch.ids == []
+    assert {item["message_id"] for item in await items(post)} == {None}
 
 
 async def test_what_has_another_token_or_is_held_by_a_writer_is_left_out(
@@ -111,10 +130,10 @@ async def test_what_has_another_token_or_is_held_by_a_writer_is_left_out(
     async with writer.transaction():
         await writer.execute("DELETE FROM post WHERE id = 2")
         async with asyncio.timeout(5):
-            dispatch = await dispatches.dispatch(claim, ids_of(claim), uuid.uuid4(), DEADLINE)
+            dispatch = await dispatches.dispatch(claim, ids_of(claim), uuid.uuid4(), DEADLINE, MODELS)
     assert list(dispatch.rows) == [Key("post", "3")]
     stale = Claim(claim.slot, uuid.uuid4(), claim.items)
-    nothing = await dispatches.dispatch(stale, ids_of(claim), uuid.uuid4(), DEADLINE)
+    nothing = await dispatches.dispatch(stale, ids_of(claim), uuid.uuid4(), DEADLINE, MODELS)
     assert (nothing.ids, nothing.rows) == ([], {})
 
 
@@ -149,7 +168,7 @@ async def test_an_immediate_row_in_a_message_keeps_it_at_its_next_change(
     await post.execute("SELECT rowvec.enqueue('post', '1', 2)")
     await worker.fold()
     claim = await worker.claim(Lane.IMMEDIATE, "post")
-    dispatch = await dispatches.dispatch(claim, ids_of(claim), uuid.uuid4(), DEADLINE)
+    dispatch = await dispatches.dispatch(claim, ids_of(claim), uuid.uuid4(), DEADLINE, MODELS)
     await post.execute("UPDATE post SET body = 'y'")
     await post.execute("SELECT rowvec.enqueue('post', '1', 1)")
     await worker.fold()
@@ -273,7 +292,7 @@ async def test_what_has_been_collected_of_a_lane_is_told(
     assert not (await dispatches.look_held(Lane.STANDARD, models, 4)).full
     assert not (await dispatches.look_held(Lane.STANDARD, ["first"], 1)).full
     assert await dispatches.look_held(Lane.BULK, models, 1) == (0.0, False, False)
-    await dispatches.dispatch(claim, ids_of(claim), uuid.uuid4(), DEADLINE)
+    await dispatches.dispatch(claim, ids_of(claim), uuid.uuid4(), DEADLINE, MODELS)
     assert not (await dispatches.look_held(Lane.STANDARD, models, 4)).overdue
     await pass_the_deadline(post)
     assert (await dispatches.look_held(Lane.STANDARD, models, 4)).overdue

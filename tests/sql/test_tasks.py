@@ -88,6 +88,18 @@ async def test_a_time_is_taken_once(app: asyncpg.Connection, one: Clockwork, oth
     assert not await other.book.begin(Task.CLEANUP, due - MINUTE), "each task has times of its own"
 
 
+async def test_a_clock_that_is_far_ahead_takes_nothing_and_holds_nobody_up(
+    app: asyncpg.Connection, one: Clockwork, other: Clockwork
+) -> None:
+    due = await app.fetchval("SELECT now() + interval '1 s'")
+    await one.book.begin(Task.CLEANUP, due - MINUTE)
+    assert not await one.book.begin(Task.CLEANUP, due + timedelta(days=365))
+    await app.execute("UPDATE rowvec.task SET ran_at = now() + interval '1 year'")
+    assert await other.book.begin(Task.CLEANUP, due)
+    await other.book.end(Task.CLEANUP)
+    assert not await other.book.begin(Task.CLEANUP, due)
+
+
 async def test_what_a_dead_daemon_began_is_taken_over(
     app: asyncpg.Connection, one: Clockwork, other: Clockwork
 ) -> None:

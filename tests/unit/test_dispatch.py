@@ -68,7 +68,15 @@ class World:
     def before(self, line: Line, lanes: frozenset[Lane] = frozenset(Lane)) -> Dispatcher:
         terms = Terms(lanes, DEADLINE, MOST, 30.0)
         return Dispatcher(
-            line, self.dispatches, self.sender, self.announcer, self.allowance, self.board, terms, uuid.uuid4
+            line,
+            self.dispatches,
+            self.sender,
+            self.announcer,
+            self.allowance,
+            self.board,
+            terms,
+            lambda: ["m", "other"],
+            uuid.uuid4,
         )
 
     def count_opening(self) -> None:
@@ -150,7 +158,7 @@ async def test_a_lane_that_is_not_handed_over_is_done_here() -> None:
 async def test_a_lost_token_sends_nothing(world: World) -> None:
     world.dispatches.lost = {1, 2}
     await world.dispatcher.carry(claim(1, 2))
-    assert (world.carrier.sent, world.line.ids, world.circuit.state) == ([], [], BreakerState.CLOSED)
+    assert (world.carrier.sent, world.line.ids, world.circuit.state) == ([], [1, 2], BreakerState.CLOSED)
     await world.dispatcher.carry(claim(2, 3))
     assert [json.loads(message.body)["items"][0]["contentId"] for message in world.carrier.messages] == ["3"]
 

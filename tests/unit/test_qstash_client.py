@@ -89,6 +89,31 @@ async def test_a_message_of_a_batch_is_refused_with_its_reason(
     assert (refused.kind, taken) == (kind, "msg_2")
 
 
+def nested(deep: int) -> str:
+    return "[" * deep + "]" * deep
+
+
+@pytest.mark.parametrize("entry", [r'{"error": "\ud800"}', '{"error": 1' + "0" * 30 + "}", nested(300)])
+async def test_an_entry_that_can_t_be_written_down_is_a_refusal(
+    service: Service, client: QStashClient, entry: str
+) -> None:
+    service.body = f'[{entry}, {{"messageId": "msg_2"}}]'
+    refused, taken = await client.publish([outgoing(), outgoing()])
+    assert isinstance(refused, CarrierError)
+    assert taken == "msg_2"
+
+
+async def test_what_is_no_text_is_none(service: Service, client: QStashClient) -> None:
+    service.body = {"current": 1, "next": ["a"]}
+    assert (await refusal(client.signing_keys())).kind is CarrierTrouble.PASSING
+    service.body = [{"scheduleId": ["a"], "cron": 5, "destination": None, "header": 3}]
+    (schedule,) = await client.schedules()
+    assert (schedule.id, schedule.cron, schedule.destination, schedule.headers) == ("", "", "", {})
+    service.body = {"messages": [{"dlqId": "1", "url": 5, "body": 7, "responseStatus": "x"}]}
+    (letter,), _ = await client.dead_letters()
+    assert (letter.url, letter.body, letter.status) == ("", None, None)
+
+
 async def test_a_message_that_the_answer_does_not_speak_of_counts_as_refused(
     service: Service, client: QStashClient
 ) -> None:
@@ -156,7 +181,7 @@ async def test_every_call_says_why_it_failed_without_the_token(
 @pytest.mark.parametrize("name", CALLS)
 async def test_every_call_has_a_time_limit(service: Service, name: str) -> None:
     service.hangs = True
-    async with connected(TOKEN, service.url, 0.05) as client, asyncio.timeout(5):
+    async with connected(TOKEN, service.url, 0.5) as client, asyncio.timeout(30):
         error = await refusal(CALLS[name](client))
     assert (error.kind, error.message) == (CarrierTrouble.PASSING, "QStash does not answer in time.")
     assert len(service.asked) == 1

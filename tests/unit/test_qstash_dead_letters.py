@@ -57,6 +57,11 @@ def drain(account: Account, rows: Rows) -> DeadLetters:
     return DeadLetters(account, rows, SITE + "/")
 
 
+def test_a_row_that_postgres_can_t_hold_is_none_of_ours() -> None:
+    assert carried(json.dumps({**ONE, "contentId": "a\x00", "dispatch": str(NAME)})) is None
+    assert carried(json.dumps({**ONE, "contentType": "\ud800", "dispatch": str(NAME)})) is None
+
+
 def test_a_message_names_its_rows_in_either_form() -> None:
     assert carried(BATCH) == (NAME, [Key("course", "7"), Key("post", "a b")])
     assert carried(SINGLE) == (NAME, [Key("course", "7")])

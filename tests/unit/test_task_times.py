@@ -30,6 +30,20 @@ def test_a_time_belongs_to_the_past_from_its_very_moment() -> None:
     assert every.next_at(NOON - timedelta(microseconds=1)) == NOON
 
 
+@pytest.mark.parametrize(
+    ("zone", "line", "day"),
+    [
+        ("Europe/Berlin", "30 2 * * *", datetime(2026, 10, 25, tzinfo=UTC)),
+        ("America/New_York", "15 1 * * *", datetime(2026, 11, 1, 4, tzinfo=UTC)),
+    ],
+)
+def test_the_next_time_is_never_in_the_past_of_an_hour_that_comes_twice(zone: str, line: str, day: datetime) -> None:
+    cron = Cron(line, zone)
+    for minutes in range(180):
+        now = day + timedelta(minutes=minutes)
+        assert cron.next_at(now) > now
+
+
 def test_times_are_of_a_zone() -> None:
     assert Cron("0 2 * * *", "Europe/Berlin").next_at(NOON) == datetime(2026, 1, 2, 1, tzinfo=UTC)
     assert Cron("0 2 * * *").next_at(NOON) == datetime(2026, 1, 2, 2, tzinfo=UTC)

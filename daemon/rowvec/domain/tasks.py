@@ -40,7 +40,9 @@ class Cron:
 
     def next_at(self, now: datetime) -> datetime:
         """Return the first of its times after `now`, in UTC."""
-        return next(CronSim(self.line, self._local(now))).astimezone(UTC)
+        # Where an hour comes twice, the first that the library finds may have been in the first of the two.
+        times = (time.astimezone(UTC) for time in CronSim(self.line, self._local(now)))
+        return next(time for time in times if time > now)
 
     def _local(self, now: datetime) -> datetime:
         return now.astimezone(UTC if self.zone == "UTC" else ZoneInfo(self.zone))

@@ -40,6 +40,7 @@ class Allowance:
         self._deadline_seconds = deadline_seconds
         self._samples: deque[_Sample] = deque()
         self._outstanding = 0
+        self._looked_at = -LOOK_SECONDS
 
     async def take(self, wanted: int) -> int:
         """Return how many of so many items may be dispatched; they count as dispatched from now on.
@@ -55,19 +56,19 @@ class Allowance:
     async def _look(self) -> None:
         """Count, at most once in a while."""
         now = self._seconds()
-        if self._samples and now - self._samples[-1].at < LOOK_SECONDS:
+        if now - self._looked_at < LOOK_SECONDS:
             return
         # Before the answer is there, so that of many who ask at once one counts.
-        self._samples.append(_Sample(now, self._samples[-1].done if self._samples else 0))
+        self._looked_at = now
         counted = await self._dispatches.count_dispatched()
         self._outstanding = counted.outstanding
-        self._samples[-1] = _Sample(now, counted.sent - counted.outstanding)
+        self._samples.append(_Sample(now, counted.sent - counted.outstanding))
         while now - self._samples[0].at > WINDOW_DEADLINES * self._deadline_seconds:
             self._samples.popleft()
 
     def _most(self) -> int:
-        first, last = self._samples[0], self._samples[-1]
-        if last.at <= first.at:
+        if not self._samples or self._samples[-1].at <= self._samples[0].at:
             return self._least
+        first, last = self._samples[0], self._samples[-1]
         rate = max(0, last.done - first.done) / (last.at - first.at)
         return max(self._least, int(rate * self._deadline_seconds / 2))

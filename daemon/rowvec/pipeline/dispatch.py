@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 from uuid import UUID
@@ -72,6 +72,7 @@ class Dispatcher:
         allowance: how many items may be on their way.
         board: is offered what comes back.
         terms: how it is done.
+        models: those that are worked for here.
         new_name: names a message.
     """
 
@@ -84,6 +85,7 @@ class Dispatcher:
         allowance: Allowance,
         board: DueBoard,
         terms: Terms,
+        models: Callable[[], Collection[str]],
         new_name: Callable[[], UUID],
     ) -> None:
         self._line = line
@@ -93,6 +95,7 @@ class Dispatcher:
         self._allowance = allowance
         self._board = board
         self._terms = terms
+        self._models = models
         self._new_name = new_name
 
     @property
@@ -145,16 +148,21 @@ class Dispatcher:
 
     async def _hand_over(self, claim: Claim, items: Sequence[Item]) -> None:
         try:
-            await self._send(await self._mark(claim, items))
+            marked = await self._mark(claim, items)
+            away = {id_ for dispatch in marked for id_ in dispatch.ids}
+            left = [item for item in items if item.id not in away]
+            here = [self._line.carry(replace(claim, items=left))] if left else []
+            await asyncio.gather(self._send(marked), *here)
         except DatabaseUnavailableError as error:
             # What was marked is due at its deadline, the rest is given back at the next heartbeat.
             log.warning("dispatch.interrupted", model=self.model, items=len(items), error=str(error))
 
     async def _mark(self, claim: Claim, items: Sequence[Item]) -> list[Dispatch]:
-        """Hand items over to messages that are still to be sent; those whose token is no longer valid are left out."""
+        """Hand items over to messages that are still to be sent; what has lost its token or can't wait is left out."""
         deadline = self._terms.deadline(claim.slot.lane)
         parts = in_parts([item.id for item in items], self._terms.message_items)
-        marked = [await self._dispatches.dispatch(claim, ids, self._new_name(), deadline) for ids in parts]
+        models = self._models()
+        marked = [await self._dispatches.dispatch(claim, ids, self._new_name(), deadline, models) for ids in parts]
         return [dispatch for dispatch in marked if dispatch.ids]
 
     async def _send(self, dispatches: Sequence[Dispatch]) -> None:

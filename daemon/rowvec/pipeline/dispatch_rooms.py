@@ -57,6 +57,7 @@ class DispatchRooms:
         self._dispatches = dispatches
         self._board = board
         self._terms = terms
+        self._models = models
         least = concurrency * terms.message_items
         self._circuit = CarrierCircuit(clock, random.Random())  # noqa: S311 - jitter
         self._sender = Sender(carrier, self._circuit, dispatches, metrics, self.release)
@@ -88,6 +89,7 @@ class DispatchRooms:
             self._allowance,
             self._board,
             self._terms,
+            self._models,
             uuid.uuid4,
         )
 

@@ -16,6 +16,9 @@ from rowvec.ports import Clock, TaskBook
 LOOK_SECONDS: Final = 3.0
 """The longest between looks: what a daemon leaves undone is taken over then, and a clock that was set is noticed."""
 
+LEAST_SECONDS: Final = 0.1
+"""The shortest: whatever a cron line and a time zone come to."""
+
 Step: TypeAlias = Callable[[], Awaitable[Mapping[str, int]]]
 """Does something that may be done twice, and returns how much of what it did."""
 
@@ -90,7 +93,10 @@ class Tasks:
             raise  # it stays begun: at the next look it is done again, here or by another daemon
         except RowvecError as error:
             log.warning("task.failed", task=task, error=str(error))
-            return {}
+        except Exception:
+            # Whatever somebody else's answer has in it is no reason to end: at the next start it would be there again.
+            log.exception("task.failed", task=task)
+        return {}
 
     def seconds_ahead(self, task: Task) -> float:
         """Return in how many seconds the task is due next."""
@@ -122,4 +128,4 @@ class TaskClock:
                 await self._tasks.tick(task)
             except DatabaseUnavailableError as error:
                 log.debug("task.interrupted", task=task, error=str(error))
-            await self._clock.sleep(min(self._tasks.seconds_ahead(task), LOOK_SECONDS))
+            await self._clock.sleep(min(max(self._tasks.seconds_ahead(task), LEAST_SECONDS), LOOK_SECONDS))

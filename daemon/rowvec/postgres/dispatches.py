@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from rowvec.domain.items import Claim, Dispatch, Dispatched, Held, Item, Key, Recalled, Slot
@@ -24,9 +24,11 @@ class PostgresDispatches:
         self._database = database
         self._daemon = daemon
 
-    async def dispatch(self, claim: Claim, ids: Sequence[int], message: UUID, deadline_seconds: float) -> Dispatch:
+    async def dispatch(
+        self, claim: Claim, ids: Sequence[int], message: UUID, deadline_seconds: float, models: Collection[str]
+    ) -> Dispatch:
         """See `ports.Dispatchable.dispatch`."""
-        found = await self._database.fetch("dispatch_items", ids, claim.token, message, deadline_seconds)
+        found = await self._database.fetch("dispatch_items", ids, claim.token, message, deadline_seconds, list(models))
         rows = {Key(row["content_type"], row["content_id"]): row["priority"] for row in found}
         return Dispatch(message, [row["id"] for row in found], rows)
 

@@ -109,42 +109,63 @@ class DeadLetter:
 def read_queue(answer: Answer) -> QueueState:
     """Return a queue."""
     paused, lag = bool(answer.get("paused", False)), int(answer.get("lag", 0))
-    return QueueState(answer["name"], int(answer["parallelism"]), paused, lag)
+    return QueueState(_text(answer["name"]), int(answer["parallelism"]), paused, lag)
 
 
 def read_schedule(answer: Answer) -> Schedule:
     """Return a schedule."""
+    headers = answer.get("header")
     return Schedule(
-        id=answer["scheduleId"],
-        cron=answer["cron"],
-        destination=answer["destination"],
-        body=answer.get("body") or "",
+        id=_text(answer["scheduleId"]),
+        cron=_text(answer["cron"]),
+        destination=_text(answer["destination"]),
+        body=_text(answer.get("body")),
         paused=bool(answer.get("isPaused", False)),
-        method=answer.get("method") or "POST",
-        retries=answer.get("retries"),
-        headers=answer.get("header") or {},
+        method=_text(answer.get("method")) or "POST",
+        retries=_number(answer.get("retries")),
+        headers=headers if isinstance(headers, dict) else {},
         last_at=_moment(answer.get("lastScheduleTime")),
         next_at=_moment(answer.get("nextScheduleTime")),
-        error=answer.get("error") or "",
-        failure_callback=answer.get("failureCallback") or "",
-        label=answer.get("label") or "",
-        queue=answer.get("queueName") or "",
+        error=_text(answer.get("error")),
+        failure_callback=_text(answer.get("failureCallback")),
+        label=_text(answer.get("label")),
+        queue=_text(answer.get("queueName")),
     )
 
 
 def read_dead_letter(answer: Answer) -> DeadLetter:
     """Return a dead letter."""
     return DeadLetter(
-        id=answer["dlqId"],
-        message_id=answer.get("messageId") or "",
-        url=answer.get("url") or "",
-        body=answer.get("body"),
-        label=answer.get("label") or "",
-        queue=answer.get("queueName") or "",
-        status=answer.get("responseStatus"),
-        answer=answer.get("responseBody") or "",
+        id=_text(answer["dlqId"]),
+        message_id=_text(answer.get("messageId")),
+        url=_text(answer.get("url")),
+        body=_text(answer.get("body")) or None,
+        label=_text(answer.get("label")),
+        queue=_text(answer.get("queueName")),
+        status=_number(answer.get("responseStatus")),
+        answer=_text(answer.get("responseBody")),
         created_at=_moment(answer.get("createdAt")),
     )
+
+
+def read_keys(current: object, following: object) -> SigningKeys:
+    """Return the signing keys.
+
+    Raises:
+        TypeError: one is no text.
+    """
+    if not isinstance(current, str) or not isinstance(following, str):
+        raise TypeError("The signing keys are no texts.")
+    return SigningKeys(current, following)
+
+
+def _text(value: object) -> str:
+    """Return a text, an empty one for whatever else it may be."""
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _moment(milliseconds: object) -> datetime | None:

@@ -25,6 +25,7 @@ from rowvec.qstash.answers import (
     Schedule,
     SigningKeys,
     read_dead_letter,
+    read_keys,
     read_queue,
     read_schedule,
 )
@@ -221,7 +222,7 @@ class QStashClient:
         """Remove dead letters; return how many. UsageError as of `cancel`."""
         with self._translated():
             async with asyncio.timeout(self._timeout_seconds):
-                return await self._sdk.dlq.delete_many(_names(ids))
+                return int(await self._sdk.dlq.delete_many(_names(ids)))
 
     async def retry_dead_letter(self, id_: str) -> str:
         """Send a dead letter once more; return the new message's id. The SDK can't."""
@@ -235,7 +236,7 @@ class QStashClient:
         with self._translated():
             async with asyncio.timeout(self._timeout_seconds):
                 found = await self._sdk.signing_key.get()
-        return SigningKeys(found.current, found.next)
+            return read_keys(found.current, found.next)
 
     # --- How
 
@@ -254,7 +255,7 @@ class QStashClient:
     def _result(self, entry: Any) -> str | CarrierError:  # noqa: ANN401 - whatever it may have answered
         if isinstance(entry, dict) and isinstance(entry.get("messageId"), str):
             return str(entry["messageId"])
-        return refused_in_batch(entry, words(orjson.dumps(entry).decode(), self._token))
+        return refused_in_batch(entry, words(_shown(entry), self._token))
 
     async def _find(self, path: str) -> Any | None:  # noqa: ANN401 - as above
         """Return what is there; None when there is nothing."""
@@ -311,6 +312,14 @@ class QStashClient:
         if (match := _SAID.search(told)) is None:
             return CarrierError("QStash refuses what it is asked for.", words(told, self._token))
         return refused(int(match[1]), words(match[2], self._token))
+
+
+def _shown(entry: Any) -> str:  # noqa: ANN401 - as above
+    """Return an entry for a log, whatever it may be: halves of characters, numbers of any size, lists in lists."""
+    try:
+        return orjson.dumps(entry).decode()
+    except (TypeError, ValueError, RecursionError):
+        return "It can't be shown."
 
 
 def _name(name: str) -> str:

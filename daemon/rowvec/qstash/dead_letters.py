@@ -11,6 +11,7 @@ import structlog
 
 from rowvec.domain.errors import DatabaseUnavailableError, RowvecError
 from rowvec.domain.items import Key
+from rowvec.domain.storable import storable
 from rowvec.qstash.answers import DeadLetter
 from rowvec.qstash.service import Service
 
@@ -70,7 +71,9 @@ def carried(body: str | None) -> tuple[UUID, Sequence[Key]] | None:
         said = orjson.loads(body or "")
         items: Collection[Mapping[str, Any]] = said.get("items", [said])
         rows = [Key(item["contentType"], str(item["contentId"])) for item in items]
-        return (UUID(said["dispatch"]), rows) if all(isinstance(row.content_type, str) for row in rows) else None
+        # What Postgres takes for no text is no row of ours.
+        whole = all(storable(part) == part for row in rows for part in row)
+        return (UUID(said["dispatch"]), rows) if whole else None
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
 
@@ -98,15 +101,22 @@ class DeadLetters:
         Raises:
             DatabaseUnavailableError: the rows can't be taken back.
         """
-        drained = 0
         try:
-            for letter in await list_letters(self._service):
-                drained += await self._drain(letter)
+            letters = await list_letters(self._service)
+        except RowvecError as error:
+            log.warning("dead_letters.interrupted", error=str(error))
+            return {"dead_letters": 0}
+        return {"dead_letters": sum([await self._try(letter) for letter in letters])}
+
+    async def _try(self, letter: DeadLetter) -> int:
+        """Lead one letter back; one that makes trouble stays and keeps no other."""
+        try:
+            return await self._drain(letter)
         except DatabaseUnavailableError:
             raise
         except RowvecError as error:
-            log.warning("dead_letters.interrupted", error=str(error))
-        return {"dead_letters": drained}
+            log.warning("letter.left", letter=letter.id, error=str(error))
+            return 0
 
     async def _drain(self, letter: DeadLetter) -> int:
         """Lead one letter back to its rows; return 1 when that was it, 0 when it stays or is gone already."""
