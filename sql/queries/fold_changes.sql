@@ -70,10 +70,10 @@ upserted AS (
         error_detail = NULL,
         -- What is dispatched keeps its deadline: its message brings the new text as well. Unless it can't wait.
         scheduled_at = CASE WHEN q.status = 'failed' THEN excluded.scheduled_at
-                            WHEN q.status = 'queued' AND q.message_id IS NOT NULL
-                                AND (excluded.priority > 2 OR q.priority <= 2) THEN q.scheduled_at
+                            WHEN q.status = 'queued' AND q.message_id IS NOT NULL AND excluded.priority > 2
+                                THEN q.scheduled_at
                             ELSE least(q.scheduled_at, excluded.scheduled_at) END,
-        message_id = CASE WHEN excluded.priority > 2 OR q.priority <= 2 THEN q.message_id END,
+        message_id = CASE WHEN excluded.priority > 2 THEN q.message_id END,
         -- The age of a claim is that of its lease, however often its row changes meanwhile.
         updated_at = CASE WHEN q.status = 'processing' THEN q.updated_at ELSE now() END
     RETURNING q.model, q.lane, q.content_type

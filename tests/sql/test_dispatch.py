@@ -161,20 +161,6 @@ async def test_a_dispatched_row_that_becomes_immediate_does_not_wait_for_its_mes
     assert await dispatches.recall(dispatch) == ([], 0)
 
 
-async def test_an_immediate_row_in_a_message_keeps_it_at_its_next_change(
-    post: asyncpg.Connection, worker: Worker, dispatches: PostgresDispatches
-) -> None:
-    await post.execute("INSERT INTO post VALUES (1, 'x')")
-    await post.execute("SELECT rowvec.enqueue('post', '1', 2)")
-    await worker.fold()
-    claim = await worker.claim(Lane.IMMEDIATE, "post")
-    dispatch = await dispatches.dispatch(claim, ids_of(claim), uuid.uuid4(), DEADLINE, MODELS)
-    await post.execute("UPDATE post SET body = 'y'")
-    await post.execute("SELECT rowvec.enqueue('post', '1', 1)")
-    await worker.fold()
-    assert [item["message_id"] for item in await items(post)] == [dispatch.message] * 2
-
-
 @pytest.mark.parametrize("end", ["release", "fail", "demote"])
 async def test_what_comes_back_from_a_claim_is_in_no_message_any_more(
     post: asyncpg.Connection, worker: Worker, dispatches: PostgresDispatches, end: str
