@@ -118,8 +118,8 @@ async def test_what_is_handed_over_is_done_elsewhere_and_nothing_twice(
         assert model.texts == []
         assert await post.fetchval("SELECT count(*) FROM rowvec.vector_first") == 40
         (carried,) = await post.fetch("SELECT messages, items FROM rowvec.sent")
-        # What the second model has to do for the rows has gone along, though nobody has it here.
-        assert (carried["messages"], carried["items"]) == (len(sent(service)), 80)
+        # What the second model has to do for the rows has not gone along: nobody has it here.
+        assert (carried["messages"], carried["items"]) == (len(sent(service)), 40)
 
 
 async def test_what_is_taken_and_never_delivered_is_done_here_at_its_deadline_and_once(
