@@ -200,7 +200,7 @@ class Dispatchable(Protocol):
         """Hand items of a claim to a message, with what other models have to do for the same rows just now.
 
         They are queued, and due here when the deadline has passed. Items whose token is no longer valid are left out,
-        and so are those that have become immediate.
+        and so are those that have become immediate, or that would miss their lane's time if the message never came.
 
         Args:
             claim: holds the token.

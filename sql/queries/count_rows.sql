@@ -6,10 +6,10 @@ SELECT CASE WHEN r.priority <= 2 THEN 'immediate' WHEN r.priority <= 4 THEN 'sta
 FROM (
     SELECT w.content_type, w.content_id, min(w.priority) AS priority, bool_or(w.due) AS due
     FROM (
-        SELECT content_type, content_id, priority, scheduled_at <= now() AS due
+        SELECT content_type, content_id, priority, scheduled_at <= statement_timestamp() AS due
         FROM rowvec.embedding_queue WHERE status = 'queued'
         UNION ALL
-        SELECT content_type, content_id, priority, coalesce(due_at <= now(), true)
+        SELECT content_type, content_id, priority, coalesce(due_at <= statement_timestamp(), true)
         FROM rowvec.change WHERE content_id IS NOT NULL
     ) AS w
     GROUP BY w.content_type, w.content_id

@@ -29,7 +29,8 @@ from daemons import Process, process
 from database import FILL
 from local_qstash import FREE, PAYG, Faults, LocalQStash, Plan, local_qstash
 from rowvec.domain.items import Key
-from rowvec.domain.messages import Message, ask_for_batch, in_parts
+from rowvec.domain.messages import Message, ask_for_batch
+from rowvec.domain.parts import in_parts
 from rowvec.embedded import EmbeddedPostgres
 from rowvec.qstash.carrier import Delivery, QStashCarrier
 from rowvec.qstash.client import connected

@@ -119,6 +119,21 @@ async def test_what_has_become_immediate_waits_for_no_message(
     assert {item["message_id"] for item in await items(post)} == {None}
 
 
+async def test_what_would_be_late_if_its_message_never_came_waits_for_none(
+    post: asyncpg.Connection, worker: Worker, dispatches: PostgresDispatches
+) -> None:
+    claim = await claimed(post, worker, rows=3)
+    # A standard row is done within a minute, and its message has half of it.
+    await post.execute(
+        "UPDATE rowvec.embedding_queue SET scheduled_at = now() - interval '31 s' "
+        "WHERE content_id = '1' OR content_id = '2' AND model = 'second'"
+    )
+    dispatch = await dispatches.dispatch(claim, ids_of(claim), uuid.uuid4(), DEADLINE, MODELS)
+    carried = [(item["content_id"], item["model"]) for item in await items(post) if item["message_id"]]
+    assert carried == [("2", "first"), ("3", "first"), ("3", "second")]
+    assert len(dispatch.ids) == 3
+
+
 async def test_what_has_another_token_or_is_held_by_a_writer_is_left_out(
     post: asyncpg.Connection, worker: Worker, dispatches: PostgresDispatches, connect: Connect
 ) -> None:

@@ -19,7 +19,7 @@ HOT = {
     "probe_items": ("", "ARRAY['first'], '-infinity'"),
     "claim_items": ("", f"'first', 'immediate', 'course', '-infinity', 128, {UUID}, {UUID}, 60"),
     "claim_rows": ("", f"ARRAY['first'], ARRAY['course', 'course'], ARRAY['1', '2'], {UUID}, {UUID}, 60"),
-    "dispatch_items": ("", f"ARRAY[1, 2, 3], {UUID}, {UUID}, 30, ARRAY['first']"),
+    "dispatch_items": ("", f"ARRAY[1, 2, 3], {UUID}, {UUID}, 30, ARRAY['first'], 30"),
     "recall_items": ("", f"ARRAY[1, 2, 3], {UUID}"),
     "count_dispatched": ("", ""),
     "show_held": ("", "'bulk', ARRAY['first'], 64"),

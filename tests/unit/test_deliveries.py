@@ -23,6 +23,7 @@ from rowvec.pipeline.staleness import Staleness
 ONE: Final = Key("post", "1")
 TWO: Final = Key("post", "2")
 DONE: Final = RowStanding(watched=True, stored=True)
+BATCH_ITEMS: Final = 3
 
 
 class StubLine:
@@ -108,10 +109,17 @@ class StubStates:
 
 
 class NoRows:
-    """See `ports.RowReader`: all rows are gone."""
+    """See `ports.RowReader`: all rows are gone.
+
+    Attributes:
+        reads: how many rows were read at once, in order.
+    """
+
+    def __init__(self) -> None:
+        self.reads: list[int] = []
 
     async def read(self, content_type: str, content_ids: Sequence[str]) -> tuple[Source, Sequence[Row]] | None:
-        del content_ids
+        self.reads.append(len(content_ids))
         return Source(content_type, [], None, "none", 100, 0), []
 
 
@@ -127,12 +135,13 @@ class Daemon:
         self.states = StubStates()
         self.bell = Bell()
         self.board = DueBoard(lambda: 0.0)
-        staleness = Staleness(NoRows(), self.states)
+        self.reader = NoRows()
+        staleness = Staleness(self.reader, self.states, BATCH_ITEMS)
         self.deliveries = Deliveries(self.takers, self.states, staleness, self.board, self.bell, at_once, seconds)
         self._tasks: list[asyncio.Task[None]] = []
 
     def _room(self, line: Any, at_once: int) -> RowClaimer:  # noqa: ANN401 - stands in for a Line
-        return RowClaimer(self.queue, line, self.tokens, uuid4, at_once, self.takers)
+        return RowClaimer(self.queue, line, self.tokens, uuid4, at_once, BATCH_ITEMS, self.takers)
 
     async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(room.run()) for room in self.rooms]
@@ -157,6 +166,32 @@ async def test_rows_are_brought_by_every_model() -> None:
         assert await daemon.states_of(ONE, TWO) == [RowState.EMBEDDED] * 2
         assert [len(line.carried) for line in daemon.lines.values()] == [1, 1]
         assert await daemon.states_of(ONE) == [RowState.CURRENT]
+
+
+async def test_a_long_list_is_worked_on_a_batch_at_a_time() -> None:
+    async with Daemon("first") as daemon:
+        line, rows = daemon.lines["first"], [Key("post", str(number)) for number in range(2 * BATCH_ITEMS + 1)]
+        line.free.clear()
+        begun = asyncio.create_task(daemon.states_of(*rows, dispatched=False))
+        await settle()
+        assert len(daemon.queue.taken) == BATCH_ITEMS
+        line.free.set()
+        assert await begun == [RowState.EMBEDDED] * len(rows)
+        assert [len(claim.items) for claim in line.carried] == [BATCH_ITEMS, BATCH_ITEMS, 1]
+        assert await daemon.states_of(*rows, dispatched=False) == [RowState.CURRENT] * len(rows)
+        assert daemon.reader.reads == [BATCH_ITEMS, BATCH_ITEMS, 1]
+
+
+async def test_a_daemon_that_stops_leaves_what_it_has_not_begun_of_a_long_list() -> None:
+    async with Daemon("first") as daemon:
+        line = daemon.lines["first"]
+        line.free.clear()
+        begun = asyncio.create_task(daemon.states_of(*(Key("post", str(number)) for number in range(BATCH_ITEMS + 1))))
+        await settle()
+        daemon.rooms[0].stop()
+        line.free.set()
+        await begun
+        assert [len(claim.items) for claim in line.carried] == [BATCH_ITEMS]
 
 
 @pytest.mark.parametrize(

@@ -38,13 +38,23 @@ MOST, LEAST, DEADLINE = 4, 8, 30.0
 
 @dataclass
 class Line:
-    """Where the work is done here: it only notes what came."""
+    """Where the work is done here: it only notes what came.
+
+    Attributes:
+        claims: what came, in order.
+        gate: closed, the work takes long.
+    """
 
     model: str = "m"
     claims: list[Claim] = field(default_factory=list)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
 
     async def carry(self, claim: Claim) -> None:
         self.claims.append(claim)
+        await self.gate.wait()
 
     @property
     def ids(self) -> list[int]:
@@ -245,6 +255,21 @@ async def test_a_try_whose_token_was_lost_is_none(world: World) -> None:
     world.carrier.broken = None
     await world.dispatcher.carry(claim(3))
     assert world.state() == "closed"
+
+
+async def test_a_try_is_left_to_others_as_soon_as_it_has_come_to_nothing(world: World) -> None:
+    world.carrier.broken = AWAY
+    await world.dispatcher.carry(claim(1))
+    await world.clock.pass_by(world.circuit.rest_seconds())
+    world.carrier.broken, world.dispatches.lost = None, {2}
+    world.line.gate.clear()
+    slow = asyncio.create_task(world.dispatcher.carry(claim(2, 3, overdue=[3])))
+    await settle()
+    assert (world.line.ids, slow.done(), world.state()) == ([3, 2], False, "open")
+    await world.dispatcher.carry(claim(4))
+    assert world.state() == "closed"
+    world.line.gate.set()
+    await slow
 
 
 async def test_while_postgres_is_away_the_claim_goes_back_and_the_try_is_left_to_others(world: World) -> None:
@@ -477,7 +502,7 @@ async def test_the_monitor_lets_it_go_at_once(collected: Collected) -> None:
         assert await waiting == Slot("m", Lane.BULK, "post")
 
 
-@pytest.mark.parametrize(("oldest", "full", "overdue"), [(150.0, False, False), (1.0, True, False), (1.0, False, True)])
+@pytest.mark.parametrize(("oldest", "full", "overdue"), [(120.0, False, False), (1.0, True, False), (1.0, False, True)])
 async def test_it_goes_when_it_is_old_or_full_or_a_message_left_something(
     collected: Collected, oldest: float, *, full: bool, overdue: bool
 ) -> None:
@@ -493,9 +518,12 @@ async def test_it_goes_while_the_carrier_takes_nothing(collected: Collected) -> 
 
 async def test_it_is_held_again_when_what_was_collected_is_gone(collected: Collected) -> None:
     collected.collector.release()
+    await collected.clock.pass_by(COLLECT_SECONDS)
     await collected.look(COLLECT_SECONDS + 1)
     assert await collected.goes()
     await collected.look(COLLECT_SECONDS)
+    assert await collected.goes(), "that has been due since it was let go"
+    await collected.look(COLLECT_SECONDS - 0.1)
     assert not await collected.goes()
 
 

@@ -122,7 +122,8 @@ class Shared:
             for lane, pulse in pulses.items()
         ]
         at_once = deliveries_at_once(self.settings)
-        by_key = RowClaimer(self.dispatches, line, self.tokens, uuid.uuid4, at_once, self.takers)
+        most = self.settings.batch_items
+        by_key = RowClaimer(self.dispatches, line, self.tokens, uuid.uuid4, at_once, most, self.takers)
         return ModelRooms(room, [*claimers, by_key], list(pulses.values()), self.health)
 
 

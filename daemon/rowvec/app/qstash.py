@@ -39,7 +39,7 @@ from rowvec.settings import Settings
 from rowvec.settings_qstash import PUBLIC_KEYS
 from rowvec.telemetry import Metrics
 
-SEND_SECONDS: Final = 4.0
+SEND_SECONDS: Final = 3.5
 """Of a carrier that does not answer: with what follows, its items are worked on here within 5 s."""
 DELIVERIES_AT_ONCE: Final = 4
 """For each message that QStash delivers at once: several daemons' queues may lead here, and repeats come early."""
@@ -109,7 +109,7 @@ def make_deliveries(
         bell: is rung for rows that were not queued.
     """
     states = PostgresRowStates(database)
-    staleness = Staleness(PostgresRowReader(database), states)
+    staleness = Staleness(PostgresRowReader(database), states, settings.batch_items)
     return Deliveries(takers, states, staleness, board, bell, deliveries_at_once(settings), ANSWER_SECONDS)
 
 

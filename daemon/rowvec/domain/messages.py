@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -47,17 +47,6 @@ def ask_for_one(name: UUID, row: Key, priority: int, timeout_seconds: float) -> 
     """Return the message that has one row brought up to date, in the form of the original application."""
     body = orjson.dumps({**_item(row, priority), "dispatch": str(name)})
     return Message(name, PROCESS_ONE, body, timeout_seconds)
-
-
-def in_parts(ids: Sequence[int], most: int) -> Iterator[Sequence[int]]:
-    """Yield ids in parts that fit into a message each.
-
-    Args:
-        ids: of items.
-        most: the items of a message.
-    """
-    for start in range(0, len(ids), most):
-        yield ids[start : start + most]
 
 
 def _item(key: Key, priority: int) -> dict[str, str | int]:

@@ -10,7 +10,8 @@ from uuid import UUID
 import structlog
 
 from rowvec.domain.errors import DatabaseUnavailableError
-from rowvec.domain.items import Claim, Key
+from rowvec.domain.items import Key
+from rowvec.domain.parts import in_parts
 from rowvec.pipeline.line import Line
 from rowvec.ports import Dispatchable
 
@@ -30,6 +31,7 @@ class RowClaimer:
         tokens: the claims under way in this daemon; a token is in it before the database knows it.
         new_token: makes the mark of a claim.
         messages_at_once: how many may be under way.
+        batch_items: how many rows of a message are worked on at once: their texts are held in memory.
         takers: where it is found by its model's name while it runs.
     """
 
@@ -43,6 +45,7 @@ class RowClaimer:
         tokens: set[UUID],
         new_token: Callable[[], UUID],
         messages_at_once: int,
+        batch_items: int,
         takers: MutableMapping[str, RowClaimer],
     ) -> None:
         self._queue = queue
@@ -50,6 +53,7 @@ class RowClaimer:
         self._tokens = tokens
         self._new_token = new_token
         self._left = messages_at_once
+        self._batch_items = batch_items
         self._takers = takers
         self._stopped = asyncio.Event()
         self._under_way = asyncio.TaskGroup()
@@ -80,11 +84,11 @@ class RowClaimer:
     async def _bring(self, rows: Sequence[Key]) -> frozenset[Key] | DatabaseUnavailableError:
         token = self._new_token()
         self._tokens.add(token)
+        brought: set[Key] = set()
         try:
-            claims = await self._queue.claim_rows([self._line.model], rows, token)
-            async with asyncio.TaskGroup() as group:
-                for claim in claims:
-                    group.create_task(self._line.carry(claim))
+            for part in in_parts(rows, self._batch_items):
+                if not self._stopped.is_set():
+                    brought |= await self._bring_part(part, token)
         except DatabaseUnavailableError as error:
             log.warning("delivery.interrupted", model=self._line.model, error=str(error))
             return error
@@ -92,8 +96,11 @@ class RowClaimer:
             # Whatever is still leased is given back at the next heartbeat.
             self._tokens.discard(token)
             self._left += 1
-        return frozenset(key for claim in claims for key in _keys(claim))
+        return frozenset(brought)
 
-
-def _keys(claim: Claim) -> list[Key]:
-    return [Key(claim.slot.content_type, item.content_id) for item in claim.items]
+    async def _bring_part(self, rows: Sequence[Key], token: UUID) -> set[Key]:
+        claims = await self._queue.claim_rows([self._line.model], rows, token)
+        async with asyncio.TaskGroup() as group:
+            for claim in claims:
+                group.create_task(self._line.carry(claim))
+        return {Key(claim.slot.content_type, item.content_id) for claim in claims for item in claim.items}

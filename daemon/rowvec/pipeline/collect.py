@@ -16,15 +16,17 @@ from rowvec.pipeline.due_board import DueBoard
 from rowvec.ports import Clock, Dispatchable
 
 LOOK_SECONDS: Final = 2.0
+LONGEST_PART: Final = 0.4
+"""Of a lane's time. Its messages have half of it at most, and between looks a little passes."""
 
 log = structlog.get_logger(__name__)
 
 
 class Collector:
-    """Holds a lane until it is asked for, or full, or the oldest item has waited for half its lane's time.
+    """Holds a lane until it is asked for, or full, or the oldest item has waited for a good part of its lane's time.
 
     What a message has left undone lets it go too, and so does a carrier that takes nothing. Once let go it is held
-    again when all that had been collected is gone.
+    again when all that had been collected by then is gone.
 
     Args:
         lane: is held.
@@ -56,10 +58,12 @@ class Collector:
         self._enough = enough
         self._clock = clock
         self._pulse = pulse
+        self._released_at = clock.seconds()
         board.hold_lane(lane)
 
     def release(self) -> None:
         """Let what has been collected go, now."""
+        self._released_at = self._clock.seconds()
         self._board.release_lane(self._lane)
 
     async def run(self) -> None:
@@ -67,16 +71,18 @@ class Collector:
         while True:
             self._pulse.beat()
             try:
-                self._judge(await self._dispatches.look_held(self._lane, list(self._models()), self._enough))
+                now = self._clock.seconds()
+                held = await self._dispatches.look_held(self._lane, list(self._models()), self._enough)
+                self._judge(held, now - self._released_at)
             except DatabaseUnavailableError as error:
                 log.debug("collect.interrupted", error=str(error))
             await self._clock.sleep(LOOK_SECONDS)
 
-    def _judge(self, held: Held) -> None:
+    def _judge(self, held: Held, released_seconds: float) -> None:
         if self._state() is not BreakerState.CLOSED or self._must_go(held):
             self.release()
-        elif held.oldest_seconds <= LOOK_SECONDS:
+        elif held.oldest_seconds < released_seconds:
             self._board.hold_lane(self._lane)
 
     def _must_go(self, held: Held) -> bool:
-        return held.overdue or held.full or held.oldest_seconds >= AIM_SECONDS[self._lane] / 2
+        return held.overdue or held.full or held.oldest_seconds >= AIM_SECONDS[self._lane] * LONGEST_PART

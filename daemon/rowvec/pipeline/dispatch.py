@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 from uuid import UUID
@@ -14,7 +15,8 @@ from rowvec.domain.errors import DatabaseUnavailableError
 from rowvec.domain.items import Claim, Dispatch, Item
 from rowvec.domain.lanes import AIM_SECONDS, Lane
 from rowvec.domain.load import BreakerState
-from rowvec.domain.messages import ask_for_batch, in_parts
+from rowvec.domain.messages import ask_for_batch
+from rowvec.domain.parts import in_parts
 from rowvec.pipeline.allowance import Allowance
 from rowvec.pipeline.announce import Announcer
 from rowvec.pipeline.due_board import DueBoard
@@ -116,18 +118,16 @@ class Dispatcher:
     async def _part(self, claim: Claim) -> None:
         fresh = [item for item in claim.items if item.message_id is None]
         admitted = self._sender.admit() if fresh else BreakerState.OPEN
-        try:
-            away = await self._choose(fresh, admitted)
-            ids = {item.id for item in away}
-            here = [item for item in claim.items if item.id not in ids]
-            async with asyncio.TaskGroup() as both:
-                if here:
-                    both.create_task(self._line.carry(replace(claim, items=here)))
-                if away:
-                    both.create_task(self._hand_over(claim, away))
-        finally:
-            if admitted is BreakerState.HALF_OPEN:
-                self._sender.desist()
+        away = await self._choose(fresh, admitted)
+        async with asyncio.TaskGroup() as here:
+            self._keep(here, claim, {item.id for item in away})
+            if away:
+                await self._hand_over(here, replace(claim, items=away), admitted)
+
+    def _keep(self, here: asyncio.TaskGroup, claim: Claim, away: Collection[int]) -> None:
+        """Have done here what does not go away."""
+        if items := [item for item in claim.items if item.id not in away]:
+            here.create_task(self._line.carry(replace(claim, items=items)))
 
     async def _choose(self, fresh: Sequence[Item], admitted: BreakerState) -> Sequence[Item]:
         """Return which of these go out."""
@@ -146,34 +146,43 @@ class Dispatcher:
             log.debug("allowance.unknown", error=str(error))
             return 0
 
-    async def _hand_over(self, claim: Claim, items: Sequence[Item]) -> None:
+    async def _hand_over(self, here: asyncio.TaskGroup, claim: Claim, admitted: BreakerState) -> None:
         try:
-            marked = await self._mark(claim, items)
-            away = {id_ for dispatch in marked for id_ in dispatch.ids}
-            left = [item for item in items if item.id not in away]
-            here = [self._line.carry(replace(claim, items=left))] if left else []
-            await asyncio.gather(self._send(marked), *here)
+            with self._tried(admitted):
+                marked = await self._mark(claim)
+                self._keep(here, claim, {id_ for dispatch in marked for id_ in dispatch.ids})
+                refused = await self._send(marked)
+            for dispatch in refused:
+                await self._recall(dispatch)
         except DatabaseUnavailableError as error:
             # What was marked is due at its deadline, the rest is given back at the next heartbeat.
-            log.warning("dispatch.interrupted", model=self.model, items=len(items), error=str(error))
+            log.warning("dispatch.interrupted", model=self.model, items=len(claim.items), error=str(error))
 
-    async def _mark(self, claim: Claim, items: Sequence[Item]) -> list[Dispatch]:
+    @contextmanager
+    def _tried(self, admitted: BreakerState) -> Iterator[None]:
+        """Leave the try to somebody else when it has come to nothing: as soon as that is known."""
+        try:
+            yield
+        finally:
+            if admitted is BreakerState.HALF_OPEN:
+                self._sender.desist()
+
+    async def _mark(self, claim: Claim) -> list[Dispatch]:
         """Hand items over to messages that are still to be sent; what has lost its token or can't wait is left out."""
         deadline = self._terms.deadline(claim.slot.lane)
-        parts = in_parts([item.id for item in items], self._terms.message_items)
+        parts = in_parts([item.id for item in claim.items], self._terms.message_items)
         models = self._models()
         marked = [await self._dispatches.dispatch(claim, ids, self._new_name(), deadline, models) for ids in parts]
         return [dispatch for dispatch in marked if dispatch.ids]
 
-    async def _send(self, dispatches: Sequence[Dispatch]) -> None:
+    async def _send(self, dispatches: Sequence[Dispatch]) -> list[Dispatch]:
+        """Send messages; return those that were refused."""
         if not dispatches:
-            return
+            return []
         seconds = self._terms.delivery_seconds
         messages = [ask_for_batch(dispatch.message, dispatch.rows, seconds) for dispatch in dispatches]
         refusals = await self._sender.send(messages, [len(dispatch.ids) for dispatch in dispatches])
-        for dispatch, refusal in zip(dispatches, refusals, strict=True):
-            if refusal is not None:
-                await self._recall(dispatch)
+        return [dispatch for dispatch, refusal in zip(dispatches, refusals, strict=True) if refusal is not None]
 
     async def _recall(self, dispatch: Dispatch) -> None:
         """Take back what a message does not carry.

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from rowvec.domain.errors import TextRejectedError
 from rowvec.domain.items import Key, Row, Source
+from rowvec.domain.parts import in_parts
 from rowvec.domain.row_states import Fingerprint
 from rowvec.domain.text import render_text, split_text
 from rowvec.ports import RowReader, RowStates
@@ -21,11 +22,13 @@ class Staleness:
     Args:
         reader: of the application's rows.
         states: of what is stored.
+        batch_items: how many rows are looked at at once: their texts are held in memory.
     """
 
-    def __init__(self, reader: RowReader, states: RowStates) -> None:
+    def __init__(self, reader: RowReader, states: RowStates, batch_items: int) -> None:
         self._reader = reader
         self._states = states
+        self._batch_items = batch_items
 
     async def find(self, rows: Sequence[Key], models: Collection[str]) -> frozenset[Key]:
         """Return the rows of which some model holds something else than their text; a row that is gone has none.
@@ -33,12 +36,18 @@ class Staleness:
         Raises:
             RowvecError: a table can't be read.
         """
+        stale: set[Key] = set()
+        for part in in_parts(rows, self._batch_items):
+            stale |= await self._compare(part, models)
+        return frozenset(stale)
+
+    async def _compare(self, rows: Sequence[Key], models: Collection[str]) -> set[Key]:
         now = await self._read(rows)
         stale: set[Key] = set()
         for model in models:
             held = await self._states.fingerprints(model, rows)
             stale |= {row for row in rows if held.get(row, NOTHING) != now.get(row, NOTHING)}
-        return frozenset(stale)
+        return stale
 
     async def _read(self, rows: Sequence[Key]) -> dict[Key, Fingerprint]:
         """Return the fingerprints of the rows that exist."""

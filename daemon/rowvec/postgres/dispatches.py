@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from rowvec.domain.items import Claim, Dispatch, Dispatched, Held, Item, Key, Recalled, Slot
-from rowvec.domain.lanes import Lane
+from rowvec.domain.lanes import AIM_SECONDS, Lane
 from rowvec.postgres.connections import Database
 from rowvec.postgres.item_queue import LEASE_SECONDS, item_of
 
@@ -28,7 +28,10 @@ class PostgresDispatches:
         self, claim: Claim, ids: Sequence[int], message: UUID, deadline_seconds: float, models: Collection[str]
     ) -> Dispatch:
         """See `ports.Dispatchable.dispatch`."""
-        found = await self._database.fetch("dispatch_items", ids, claim.token, message, deadline_seconds, list(models))
+        oldest_seconds = AIM_SECONDS[claim.slot.lane] - deadline_seconds
+        found = await self._database.fetch(
+            "dispatch_items", ids, claim.token, message, deadline_seconds, list(models), oldest_seconds
+        )
         rows = {Key(row["content_type"], row["content_id"]): row["priority"] for row in found}
         return Dispatch(message, [row["id"] for row in found], rows)
 
