@@ -22,6 +22,8 @@ from rowvec.domain.lanes import AIM_SECONDS, Lane
 from rowvec.postgres.dispatches import PostgresDispatches
 from worker import Worker
 
+pytestmark = pytest.mark.one_postgres
+
 ROWS = 200
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import aiohttp
 import asyncpg
+import pytest
 from aiohttp import web
 from yarl import URL
 
@@ -21,6 +22,8 @@ from daemons import Process, eventually, finished, process
 from embedding_servers import API_KEY, REMOTE_NAME, OpenAIServer
 from local_qstash import FREE, LocalQStash, local_qstash
 from rowvec.qstash.client import connected
+
+pytestmark = pytest.mark.one_postgres
 
 DIMENSIONS: Final = 8
 QUEUE: Final = "embedding-processor"

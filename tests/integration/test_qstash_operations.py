@@ -23,6 +23,8 @@ from rowvec.qstash.client import Outgoing, QStashClient, connected
 from rowvec.qstash.dead_letters import DeadLetters
 from rowvec.qstash_dev.server import LocalQStash
 
+pytestmark = pytest.mark.one_postgres
+
 QUEUE: Final = "embedding-processor"
 VERDICTS: Final = [
     "queue embedding-processor",

@@ -16,6 +16,8 @@ from qstash_road import road
 from rowvec.app.daemon import Daemon
 from rowvec.domain.errors import ModelUnavailableError
 
+pytestmark = pytest.mark.one_postgres
+
 REFUSALS: Final = ("configuration", "quota", "passing", "permanent")
 ITEMS: Final = int(os.environ.get("ROWVEC_QSTASH_ITEMS", "120"))
 PATIENCE_SECONDS: Final = 60

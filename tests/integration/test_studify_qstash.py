@@ -24,6 +24,8 @@ from rowvec.domain.messages import PROCESS, PROCESS_ONE
 from studify import activate_bge, create_studify, embedders, settled
 from studify_flows import FLOWS, LANES, Flow, found
 
+pytestmark = pytest.mark.one_postgres
+
 TOKEN: Final = "of-the-operators"  # noqa: S105 - the test's own
 PATIENT: Final = 60
 """Seconds that a message has: what it carries is not done without it before the test is over."""
