@@ -1005,8 +1005,8 @@ BEGIN
         RAISE EXCEPTION 'No source is watched as "%".', content_type
             USING ERRCODE = 'RV001', HINT = 'See `rowvec sources`, or watch the table first.';
     END IF;
-    IF content_id IS NULL OR octet_length(content_id) NOT BETWEEN 1 AND 1000 THEN
-        RAISE EXCEPTION 'The content id must have 1 to 1,000 bytes.' USING ERRCODE = 'RV001';
+    IF content_id IS NULL OR octet_length(content_id) > 1000 THEN
+        RAISE EXCEPTION 'The content id must have at most 1,000 bytes.' USING ERRCODE = 'RV001';
     END IF;
     IF priority NOT BETWEEN 1 AND 100 THEN
         RAISE EXCEPTION 'The priority must be 1 to 100, not %.', priority USING ERRCODE = 'RV001';

@@ -81,7 +81,7 @@ class EmbeddingServer(ABC):
         self._site: web.TCPSite | None = None
         app = web.Application(middlewares=[self._guard], client_max_size=16 * 1024**2)
         self.add_routes(app.router)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
 
     @abstractmethod
     def add_routes(self, router: web.UrlDispatcher) -> None:

@@ -21,7 +21,8 @@ class Service:
         asked: method, path with its query and body of every request.
         tokens: the authorizations that were shown.
         status: of every answer.
-        body: of every answer, as JSON unless it is a text.
+        body: of every answer, as JSON unless it is a text or bytes.
+        paged: dead letters, of which every answer is a page, in the place of `body`.
         headers: of every answer.
         hangs: while set, requests are not answered.
         answer: makes the answer of a request's body, in the place of `body`.
@@ -34,6 +35,7 @@ class Service:
     body: Any = None
     headers: dict[str, str] = field(default_factory=dict)
     hangs: bool = False
+    paged: list[Any] = field(default_factory=list)
     answer: Callable[[Any], Any] | None = None
 
     async def handle(self, request: web.Request) -> web.Response:
@@ -44,8 +46,14 @@ class Service:
         if self.hangs:
             await asyncio.Event().wait()
         body = self.answer(asked) if self.answer and self.status == 200 else self.body
-        text = body if isinstance(body, str) else json.dumps(body)
-        return web.Response(status=self.status, text=text, headers=self.headers)
+        if self.paged:
+            body = self._page(int(request.query.get("cursor", "0")), int(request.query["count"]))
+        content = body if isinstance(body, bytes) else (body if isinstance(body, str) else json.dumps(body)).encode()
+        return web.Response(status=self.status, body=content, headers=self.headers)
+
+    def _page(self, start: int, count: int) -> dict[str, Any]:
+        end = start + count
+        return {"messages": self.paged[start:end], **({"cursor": str(end)} if end < len(self.paged) else {})}
 
 
 @contextlib.asynccontextmanager

@@ -72,3 +72,26 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     )
     SELECT r.privilege, r.object FROM rights r WHERE NOT r.held ORDER BY r.object, r.privilege
 $$;
+
+-- As before, but a text key may be empty: what was queued by its trigger can be asked for too.
+CREATE OR REPLACE FUNCTION rowvec.enqueue(
+    content_type text, content_id text, priority integer DEFAULT NULL, at timestamptz DEFAULT NULL
+) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    found rowvec.source;
+BEGIN
+    SELECT * INTO found FROM rowvec.source s WHERE s.content_type = enqueue.content_type;
+    IF found.content_type IS NULL THEN
+        RAISE EXCEPTION 'No source is watched as "%".', content_type
+            USING ERRCODE = 'RV001', HINT = 'See `rowvec sources`, or watch the table first.';
+    END IF;
+    IF content_id IS NULL OR octet_length(content_id) > 1000 THEN
+        RAISE EXCEPTION 'The content id must have at most 1,000 bytes.' USING ERRCODE = 'RV001';
+    END IF;
+    IF priority NOT BETWEEN 1 AND 100 THEN
+        RAISE EXCEPTION 'The priority must be 1 to 100, not %.', priority USING ERRCODE = 'RV001';
+    END IF;
+    PERFORM rowvec.append_changes_v1(
+        content_type, ARRAY[rowvec.canonical_id(found, content_id)], coalesce(priority, found.priority)::smallint,
+        'write', found.notify, found.urgent_rows, at);
+END $$;

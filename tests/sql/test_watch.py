@@ -836,9 +836,9 @@ async def test_a_backfill_of_nothing_watched_is_nothing(worker: Worker) -> None:
     [
         ("'nobody', '1'", 'No source is watched as "nobody".'),
         ("NULL, '1'", "No source is watched as"),
-        ("'course', NULL", "The content id must have 1 to 1,000 bytes."),
-        ("'course', ''", "The content id must have 1 to 1,000 bytes."),
-        ("'course', repeat('ü', 501)", "The content id must have 1 to 1,000 bytes."),
+        ("'course', NULL", "The content id must have at most 1,000 bytes."),
+        ("'course', ''", '"" is no key of "course": it is a bigint.'),
+        ("'course', repeat('ü', 501)", "The content id must have at most 1,000 bytes."),
         ("'course', '1', 0", "The priority must be 1 to 100, not 0."),
         ("'course', '1', 101", "The priority must be 1 to 100, not 101."),
         ("'course', '1', 100000", "The priority must be 1 to 100, not 100000."),
@@ -856,6 +856,12 @@ async def test_enqueue_takes_the_priority_of_the_source_or_its_own(course: async
     await course.execute("SELECT rowvec.enqueue('course', '1'), rowvec.enqueue('course', '2', 9)")
     rows: list[Any] = await course.fetch("SELECT content_id, priority FROM rowvec.change ORDER BY id")
     assert [tuple(row) for row in rows] == [("1", 2), ("2", 9)]
+
+
+async def test_an_empty_text_is_a_key_like_any_other(app: asyncpg.Connection) -> None:
+    await app.execute("CREATE TABLE word (id text PRIMARY KEY, body text)")
+    await app.execute("SELECT rowvec.watch('word', 'word', ARRAY['body'], 4); SELECT rowvec.enqueue('word', '')")
+    assert await changes(app) == [("", "write")]
 
 
 async def test_an_enqueued_key_without_a_row_ends_quietly(course: asyncpg.Connection, worker: Worker) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from rowvec.domain.items import Key
 from rowvec.domain.messages import ask_for_one
 from rowvec.qstash.answers import Schedule
 from rowvec.qstash.carrier import Delivery, QStashCarrier
-from rowvec.qstash.client import BATCH_MESSAGES, Outgoing, QStashClient, connected
+from rowvec.qstash.client import ANSWER_BYTES_MOST, BATCH_MESSAGES, Outgoing, QStashClient, connected
 
 TOKEN = "a-token-that-is-never-shown"  # noqa: S105 - that is what is tested
 NAME = uuid.UUID(int=7)
@@ -232,6 +233,75 @@ async def test_who_is_not_there_is_said_at_once() -> None:
     async with connected(TOKEN, "http://127.0.0.1:9", 2.0) as client, asyncio.timeout(1):
         error = await refusal(client.enqueue(outgoing()))
     assert (error.kind, error.message) == (CarrierTrouble.PASSING, "QStash can't be reached.")
+
+
+MISREAD: dict[str, tuple[object, Call, str]] = {
+    "a portal": ("<html>a portal</html>", CALLS["queue"], "It is no JSON: <html>a portal</html>."),
+    "nothing": ("", CALLS["schedules"], "It is empty."),
+    "too deep": (nested(100_000), CALLS["queue"], "It is no JSON: [[["),
+    "a list for an object": ([1, 2, 3], CALLS["queue"], "It is a list of 3."),
+    "an object for a list": ({"error": "?"}, CALLS["schedules"], "It is an object with 'error'."),
+    "a page": ([{"dlqId": "1-0"}], CALLS["dead_letters"], "It is a list of 1."),
+    "a number": (7, CALLS["cancel"], "It is a number."),
+    "null": ("null", CALLS["delete_dead_letters"], "It is null."),
+    "a letter": ({"messages": ["sig_1"]}, CALLS["dead_letters"], "It is a text."),
+    "a key": ({"current": "sig_1"}, CALLS["signing_keys"], "It is an object with 'current'."),
+    "a schedule": ([], CALLS["put_schedule"], "It is of another form than its SDK knows."),
+}
+
+
+@pytest.mark.parametrize("name", MISREAD)
+async def test_what_is_not_understood_is_told_by_its_form_and_without_values(
+    service: Service, client: QStashClient, name: str
+) -> None:
+    service.body, call, form = MISREAD[name]
+    error = await refusal(call(client))
+    assert (error.kind, error.message) == (CarrierTrouble.PASSING, "QStash's answer makes no sense.")
+    assert error.hint.startswith(form)
+    assert error.hint.endswith("Is QSTASH_URL its address?")
+    assert "sig_1" not in str(error)
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("packed", [False, True])
+async def test_no_answer_is_read_whatever_its_length(
+    service: Service,
+    client: QStashClient,
+    status: int,
+    packed: bool,  # noqa: FBT001
+) -> None:
+    whole = b" " * (ANSWER_BYTES_MOST + 1)
+    service.status, service.body = status, gzip.compress(whole) if packed else whole
+    service.headers = {"Content-Encoding": "gzip"} if packed else {}
+    error = await refusal(client.queue("q"))
+    assert (error.kind, error.message) == (CarrierTrouble.PASSING, "QStash's answer is too long.")
+    assert "more than 8 MiB" in error.hint
+
+
+async def test_of_long_dead_letters_fewer_are_asked_for_at_once(service: Service, client: QStashClient) -> None:
+    letters = [{"dlqId": f"{number}-0", "body": "x" * (ANSWER_BYTES_MOST // 12)} for number in range(20)]
+    service.paged = letters
+    found, cursor = await client.dead_letters()
+    assert [letter.id for letter in found] == [f"{number}-0" for number in range(10)]
+    assert (await client.dead_letters(cursor))[0][-1].id == "19-0"
+    letters[0]["body"] = "x" * ANSWER_BYTES_MOST
+    assert (await refusal(client.dead_letters())).message == "QStash's answer is too long."
+
+
+@pytest.mark.parametrize("url", ["http://a..b", "http://[::1", "http://127.0.0.1:99999", "http:// a", "ftp://a"])
+async def test_an_address_that_is_none_can_t_be_reached(url: str) -> None:
+    async with connected(TOKEN, url, 2.0) as client:
+        error = await refusal(client.queue("q"))
+    assert (error.kind, error.message) == (CarrierTrouble.PASSING, "QStash can't be reached.")
+
+
+@pytest.mark.parametrize("name", ["ALL_PROXY", "SSL_CERT_FILE"])
+async def test_what_the_environment_sets_wrongly_is_a_wrong_configuration(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "nonsense://no/file")
+    with pytest.raises(ConfigurationError, match="can't be asked from here"):
+        await contextlib.AsyncExitStack().enter_async_context(connected(TOKEN, "http://127.0.0.1:9"))
 
 
 async def test_long_words_are_shortened(service: Service, client: QStashClient) -> None:

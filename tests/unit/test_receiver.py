@@ -29,6 +29,7 @@ from rowvec.api.signed import SignedRequests
 from rowvec.domain.errors import DatabaseUnavailableError, StoppingError, TryAgainError
 from rowvec.domain.items import Key, Slot
 from rowvec.domain.lanes import Lane
+from rowvec.domain.messages import ask_for_batch, ask_for_one
 from rowvec.domain.row_states import Delivered, Fingerprint, LaneCount, RowStanding, RowState
 from rowvec.domain.tasks import Task
 from rowvec.health import Health
@@ -167,6 +168,16 @@ async def test_a_list_of_rows_each_once_with_its_most_urgent_priority() -> None:
     assert served.deliverer.asked == [({Key("post", "1"): 3, Key("post", "2"): 5, Key("lesson", "1"): None}, False)]
 
 
+@pytest.mark.parametrize("id_", ["", " ", "ü" * 500, '[7, "a"]', "\x01\"\\\u2028", "7"])
+async def test_what_we_send_we_take(id_: str) -> None:
+    rows = {Key("post", id_): 1, Key("post", "other"): 100}
+    batch, one = ask_for_batch(uuid4(), rows, 30.0), ask_for_one(uuid4(), Key("post", id_), 1, 30.0)
+    async with serving() as served:
+        statuses = [(await served.send(message.path, message.body))[0] for message in (batch, one)]
+    assert statuses == [200, 200]
+    assert served.deliverer.asked == [(rows, True), ({Key("post", id_): 1}, True)]
+
+
 async def test_a_message_of_ours_says_so() -> None:
     message = str(uuid4())
     row = {"contentType": "post", "contentId": "1"}
@@ -272,7 +283,7 @@ async def test_what_can_never_be_read_is_not_sent_again(path: str, body: bytes) 
     [
         {},
         {"contentType": "post"},
-        {"contentType": "post", "contentId": ""},
+        {"contentType": "", "contentId": "1"},
         {"contentType": "post", "contentId": "a\0b"},
         {"contentType": "post", "contentId": "x" * 1001},
         {"contentType": "post", "contentId": True},

@@ -31,12 +31,13 @@ def _as_text(value: object) -> object:
 
 
 def _storable(value: str) -> str:
-    if "\x00" in value or not 1 <= len(value.encode()) <= ID_BYTES_MOST:
-        raise ValueError(f"it must have 1 to {ID_BYTES_MOST} bytes, none of them 0")
+    if "\x00" in value or len(value.encode()) > ID_BYTES_MOST:
+        raise ValueError(f"it must have at most {ID_BYTES_MOST} bytes, none of them 0")
     return value
 
 
 Text = Annotated[str, BeforeValidator(_as_text), AfterValidator(_storable)]
+"""Of a key: an empty text may be one."""
 
 
 class _Form(BaseModel):
@@ -46,7 +47,7 @@ class _Form(BaseModel):
 class AskedRow(_Form):
     """A row that is to be brought up to date."""
 
-    content_type: Text = Field(alias="contentType")
+    content_type: Text = Field(alias="contentType", min_length=1)
     content_id: Text = Field(alias="contentId")
     priority: Annotated[int, Field(ge=1, le=100)] | None = None
     dispatch: UUID | None = None

@@ -108,7 +108,7 @@ class DeadLetter:
 
 def read_queue(answer: Answer) -> QueueState:
     """Return a queue."""
-    paused, lag = bool(answer.get("paused", False)), int(answer.get("lag", 0))
+    paused, lag = bool(answer.get("paused", False)), _number(answer.get("lag")) or 0
     return QueueState(_text(answer["name"]), int(answer["parallelism"]), paused, lag)
 
 
@@ -148,12 +148,13 @@ def read_dead_letter(answer: Answer) -> DeadLetter:
     )
 
 
-def read_keys(current: object, following: object) -> SigningKeys:
+def read_keys(answer: Answer) -> SigningKeys:
     """Return the signing keys.
 
     Raises:
         TypeError: one is no text.
     """
+    current, following = answer["current"], answer["next"]
     if not isinstance(current, str) or not isinstance(following, str):
         raise TypeError("The signing keys are no texts.")
     return SigningKeys(current, following)

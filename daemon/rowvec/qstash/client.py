@@ -7,12 +7,13 @@ be meant for a whole collection, and answers read where its parsers lose somethi
 from __future__ import annotations
 
 import asyncio
+import json
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import orjson
 from qstash import AsyncQStash
@@ -29,16 +30,30 @@ from rowvec.qstash.answers import (
     read_queue,
     read_schedule,
 )
-from rowvec.qstash.refusals import refused, refused_in_batch, too_many, unreachable, words
+from rowvec.qstash.refusals import nonsense, refused, refused_in_batch, shape, too_many, unreachable, words
 
 TIMEOUT_SECONDS: Final = 5.0
 BATCH_MESSAGES: Final = 100
-PAGE_LETTERS: Final = 100
+PAGES: Final = (100, 10, 1)
+"""How many dead letters are asked for at once: fewer when so many are too long for one answer."""
+ANSWER_BYTES_MOST: Final = 8 * 1024**2
+"""Of an answer: a page of dead letters as long as our messages can be. What is longer is somebody else's, and whatever
+is read is held in memory and parsed while everything else waits."""
+Method: TypeAlias = Literal["GET", "POST", "DELETE"]
+
 JSON: Final = {"Content-Type": "application/json"}
 _NAME: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,500}")
 """Of what stands in a path: an empty one would mean all of them."""
 _TOKEN: Final = re.compile(r"[!-~]{1,4096}")
+_MISREAD: Final = (LookupError, TypeError, ValueError, AttributeError)
 _SAID: Final = re.compile(r"status: (\d{3}), body: (.*)", re.DOTALL)
+
+
+T = TypeVar("T")
+
+
+class _TooLongError(CarrierError):
+    """An answer that is longer than is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +83,34 @@ async def connected(token: str, url: str, timeout_seconds: float = TIMEOUT_SECON
         timeout_seconds: the longest that a call may take.
 
     Raises:
-        ConfigurationError: the token can't be one.
+        ConfigurationError: the token can't be one, or a proxy or the certificates can't be used.
     """
     if not _TOKEN.fullmatch(token):
         raise ConfigurationError("QSTASH_TOKEN is no token.", "It is letters, digits and signs of ASCII, no spaces.")
     # It loads the certificates of all authorities, and that takes a while.
-    sdk = await asyncio.to_thread(AsyncQStash, token, retry=False, base_url=url)
+    try:
+        sdk = await asyncio.to_thread(AsyncQStash, token, retry=False, base_url=url)
+    except (ImportError, ValueError, OSError) as error:
+        raise ConfigurationError(
+            "QStash can't be asked from here.", f"Proxies and certificates are set in the environment: {error}"
+        ) from None
+    http = sdk.http._client  # noqa: SLF001 - there is no public way to bound what it reads, or to close it
+    http.event_hooks = {"response": [_read_answer]}
     try:
         yield QStashClient(sdk, token, timeout_seconds)
     finally:
-        await sdk.http._client.aclose()  # noqa: SLF001 - there is no public way
+        await http.aclose()
+
+
+async def _read_answer(response: Any) -> None:  # noqa: ANN401 - of the SDK's HTTP library, that is none of ours
+    """Read an answer, which would else be read whatever its length."""
+    content = bytearray()
+    async for part in response.aiter_bytes():
+        content += part
+        if len(content) > ANSWER_BYTES_MOST:
+            most = f"It has more than {ANSWER_BYTES_MOST // 1024**2} MiB. Is QSTASH_URL its address?"
+            raise _TooLongError("QStash's answer is too long.", most, status=response.status_code)
+    response._content = bytes(content)  # noqa: SLF001 - where it looks for what was read
 
 
 class QStashClient:
@@ -124,10 +157,8 @@ class QStashClient:
         Raises:
             UsageError: there is no id, or an empty one: the service would take that for all messages.
         """
-        ids = _names(message_ids)
-        with self._translated():
-            async with asyncio.timeout(self._timeout_seconds):
-                return await self._sdk.message.cancel_many(ids)
+        answer = await self._call("DELETE", "/v2/messages", orjson.dumps({"messageIds": _names(message_ids)}))
+        return self._read(lambda found: int(found["cancelled"]), answer)
 
     # --- Queues
 
@@ -146,15 +177,15 @@ class QStashClient:
         """
         body: dict[str, object] = {"queueName": _name(name), "parallelism": parallelism}
         body |= {} if paused is None else {"paused": paused}
-        await self._call("POST", "/v2/queues", orjson.dumps(body), parse=False)
+        await self._ask("POST", "/v2/queues", orjson.dumps(body))
 
     async def pause_queue(self, name: str) -> None:
         """Let a queue deliver nothing."""
-        await self._call("POST", f"/v2/queues/{_name(name)}/pause", parse=False)
+        await self._ask("POST", f"/v2/queues/{_name(name)}/pause")
 
     async def resume_queue(self, name: str) -> None:
         """Let a queue deliver again."""
-        await self._call("POST", f"/v2/queues/{_name(name)}/resume", parse=False)
+        await self._ask("POST", f"/v2/queues/{_name(name)}/resume")
 
     # --- Schedules
 
@@ -185,7 +216,7 @@ class QStashClient:
 
     async def delete_schedule(self, id_: str) -> None:
         """Remove a schedule."""
-        await self._call("DELETE", f"/v2/schedules/{_name(id_)}", parse=False)
+        await self._ask("DELETE", f"/v2/schedules/{_name(id_)}")
 
     async def pause_schedule(self, id_: str) -> None:
         """Let a schedule skip its ticks."""
@@ -201,17 +232,18 @@ class QStashClient:
 
     # --- Dead letters
 
-    async def dead_letters(self, cursor: str = "", label: str = "") -> tuple[list[DeadLetter], str]:
+    async def dead_letters(self, cursor: str = "", label: str = "", url: str = "") -> tuple[list[DeadLetter], str]:
         """Return a page of dead letters, and where the next one begins: empty at the end.
 
         Args:
             cursor: where the page begins; empty for the first.
             label: only those that are marked so; empty for all.
+            url: only those that were to go there; empty for all.
         """
-        asked = {"count": str(PAGE_LETTERS), "cursor": cursor, "label": label}
-        page = await self._call("GET", "/v2/dlq", params={name: value for name, value in asked.items() if value})
-        letters = self._list(page.get("messages") if isinstance(page, dict) else None)
-        return [self._read(read_dead_letter, one) for one in letters], page.get("cursor") or ""
+        asked = {"cursor": cursor, "label": label, "url": url}
+        page = await self._page("/v2/dlq", {name: value for name, value in asked.items() if value})
+        letters, following = self._read(lambda found: (found["messages"], found.get("cursor")), page)
+        return [self._read(read_dead_letter, one) for one in self._list(letters)], following or ""
 
     async def dead_letter(self, id_: str) -> DeadLetter | None:
         """Return a dead letter; None when there is none of that id."""
@@ -220,23 +252,19 @@ class QStashClient:
 
     async def delete_dead_letters(self, ids: Sequence[str]) -> int:
         """Remove dead letters; return how many. UsageError as of `cancel`."""
-        with self._translated():
-            async with asyncio.timeout(self._timeout_seconds):
-                return int(await self._sdk.dlq.delete_many(_names(ids)))
+        answer = await self._call("DELETE", "/v2/dlq", orjson.dumps({"dlqIds": _names(ids)}))
+        return self._read(lambda found: int(found["deleted"]), answer)
 
     async def retry_dead_letter(self, id_: str) -> str:
         """Send a dead letter once more; return the new message's id. The SDK can't."""
         answer = await self._call("POST", f"/v2/dlq/retry/{_name(id_)}")
-        return str(self._read(lambda found: found["messageId"], answer))
+        return self._read(lambda found: str(found["messageId"]), answer)
 
     # --- Keys
 
     async def signing_keys(self) -> SigningKeys:
         """Return what deliveries are signed with."""
-        with self._translated():
-            async with asyncio.timeout(self._timeout_seconds):
-                found = await self._sdk.signing_key.get()
-            return read_keys(found.current, found.next)
+        return self._read(read_keys, await self._call("GET", "/v2/keys"))
 
     # --- How
 
@@ -266,30 +294,45 @@ class QStashClient:
                 return None
             raise
 
+    async def _page(self, path: str, asked: Mapping[str, str]) -> Any:  # noqa: ANN401 - as above
+        """Return a page, one of fewer entries when it would be too long."""
+        *larger, smallest = PAGES
+        for count in larger:
+            with suppress(_TooLongError):
+                return await self._call("GET", path, params={"count": str(count), **asked})
+        return await self._call("GET", path, params={"count": str(smallest), **asked})
+
     async def _call(
-        self,
-        method: Literal["GET", "POST", "DELETE"],
-        path: str,
-        body: bytes | None = None,
-        *,
-        params: dict[str, str] | None = None,
-        parse: bool = True,
+        self, method: Method, path: str, body: bytes | None = None, params: dict[str, str] | None = None
     ) -> Any:  # noqa: ANN401 - as above
+        """Return what is answered, as JSON says it. Not by orjson, which takes no halves of characters."""
+        answer = await self._ask(method, path, body, params)
+        try:
+            return json.loads(answer)
+        except (ValueError, RecursionError):
+            raise nonsense(f"no JSON: {words(answer, self._token)}" if answer else "empty") from None
+
+    async def _ask(
+        self, method: Method, path: str, body: bytes | None = None, params: dict[str, str] | None = None
+    ) -> str:
         headers = JSON if body is not None else None
         with self._translated():
             async with asyncio.timeout(self._timeout_seconds):
-                return await self._sdk.http.request(
-                    path=path, method=method, headers=headers, body=body, params=params, parse_response=parse
+                answer = await self._sdk.http.request(
+                    path=path, method=method, headers=headers, body=body, params=params, parse_response=False
                 )
+        return str(answer)
 
     def _list(self, answer: Any) -> list[Any]:  # noqa: ANN401 - as above
         if not isinstance(answer, list):
-            raise unreachable(TypeError(), self._token)
+            raise nonsense(words(shape(answer), self._token))
         return answer
 
-    def _read(self, read: Any, answer: Any) -> Any:  # noqa: ANN401 - as above
-        with self._translated():
+    def _read(self, read: Callable[[Any], T], answer: Any) -> T:  # noqa: ANN401 - as above
+        try:
             return read(answer)
+        except _MISREAD:
+            raise nonsense(words(shape(answer), self._token)) from None
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -304,6 +347,10 @@ class QStashClient:
             raise too_many(error.reset, daily=False) from None
         except QStashError as error:
             raise self._refused(str(error)) from None
+        except UnicodeError as error:  # of the address
+            raise unreachable(error, self._token) from None
+        except _MISREAD:
+            raise nonsense("of another form than its SDK knows") from None
         except Exception as error:  # noqa: BLE001 - the SDK lets everything through that its libraries raise
             raise unreachable(error, self._token) from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Final
@@ -12,6 +13,7 @@ import orjson
 from rowvec.domain.errors import CarrierError, CarrierTrouble
 
 WORDS: Final = 300
+_FORMS: Final[Mapping[type, str]] = {str: "text", int: "number", float: "number", bool: "truth value"}
 UNSAID: Final = "[...]"
 TOKEN: Final = "Set QSTASH_TOKEN to a token of this account that may publish."  # noqa: S105 - a hint
 ADDRESS: Final = "Is QSTASH_URL that of the region of the token?"
@@ -75,12 +77,28 @@ def too_many(reset: str | None, *, daily: bool) -> CarrierError:
 
 
 def unreachable(error: Exception, token: str) -> CarrierError:
-    """Return the error of a request that had no answer, or none that makes sense."""
+    """Return the error of a request that had no answer."""
     if isinstance(error, TimeoutError):
         return CarrierError("QStash does not answer in time.")
-    if isinstance(error, ValueError | KeyError | TypeError):
-        return CarrierError("QStash's answer makes no sense.", "Is QSTASH_URL its address?")
     return CarrierError("QStash can't be reached.", words(str(error) or type(error).__name__, token))
+
+
+def nonsense(what: str) -> CarrierError:
+    """Return the error of an answer that is none to what was asked.
+
+    Args:
+        what: it is: "a list of 3".
+    """
+    return CarrierError("QStash's answer makes no sense.", f"It is {what}. Is QSTASH_URL its address?")
+
+
+def shape(answer: object) -> str:
+    """Say of what form an answer is, without its values: keys, bodies and headers of others may be among them."""
+    if isinstance(answer, dict):
+        return f"an object with {', '.join(map(repr, answer))}" if answer else "an empty object"
+    if isinstance(answer, list):
+        return f"a list of {len(answer)}"
+    return "null" if answer is None else f"a {_FORMS[type(answer)]}"
 
 
 def words(said: str, token: str) -> str:
