@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any, Final
 
 import pytest
 import structlog
 
+from clocks import FakeClock
 from qstash_account import Account
 from rowvec.domain.errors import CarrierError, CarrierTrouble, ConfigurationError
 from rowvec.domain.tasks import Cron, Task
@@ -32,6 +34,10 @@ def account() -> Account:
 def wanted(**changes: Any) -> Wanted:  # noqa: ANN401 - of any field
     schedules = make_schedules("https://app.example/", "rowvec", CRONS, 3)
     return replace(Wanted("embedding-processor", 2, schedules), **changes)
+
+
+def settler(account: Account, clock: FakeClock | None = None) -> Settler:
+    return Settler(account, wanted(), CRONS[Task.MONITOR], clock or FakeClock())
 
 
 async def verdicts(account: Account, wish: Wanted | None = None) -> dict[str, Verdict]:
@@ -154,7 +160,7 @@ async def test_a_daemon_settles_when_it_starts_and_says_what_it_could_not(accoun
     account.queues["embedding-processor"] = replace(account.queues["embedding-processor"], paused=True)
     del account.kept["rowvec-retry"]
     with structlog.testing.capture_logs() as logs:
-        await Settler(account, wanted()).run()
+        await settler(account).run()
     said = {line["about"]: (line["verdict"], line["log_level"]) for line in logs if line["event"] == "qstash.settled"}
     assert said == {
         QUEUE: ("paused", "warning"),
@@ -164,13 +170,24 @@ async def test_a_daemon_settles_when_it_starts_and_says_what_it_could_not(accoun
     }
 
 
-async def test_a_daemon_starts_without_qstash(account: Account) -> None:
-    account.outage = CarrierError("QStash can't be reached.")
+@pytest.mark.parametrize(
+    ("trouble", "said"), [("outage", ["qstash.unsettled"]), ("refusal", ["qstash.settled"] * len(ALL))]
+)
+async def test_a_daemon_starts_without_qstash_and_settles_when_it_is_back(
+    account: Account, trouble: str, said: list[str]
+) -> None:
+    clock = FakeClock()
+    setattr(account, trouble, CarrierError("QStash can't be reached."))
     with structlog.testing.capture_logs() as logs:
-        await Settler(account, wanted()).run()
-    (told,) = logs
-    assert (told["event"], told["log_level"], told["error"]) == (
-        "qstash.unsettled",
-        "warning",
-        "QStash can't be reached.",
-    )
+        settling = asyncio.create_task(settler(account, clock).run())
+        await clock.pass_by(0)
+        assert [line["event"] for line in logs if line["log_level"] == "warning"] == said
+        await clock.pass_by(301)
+        assert len(logs) == 2 * len(said)
+        setattr(account, trouble, None)
+        await clock.pass_by(290)
+        assert not settling.done()
+        await clock.pass_by(10)
+    assert settling.done()
+    assert len(account.kept) == 3
+    await settling

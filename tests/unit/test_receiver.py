@@ -168,7 +168,7 @@ async def test_a_list_of_rows_each_once_with_its_most_urgent_priority() -> None:
     assert served.deliverer.asked == [({Key("post", "1"): 3, Key("post", "2"): 5, Key("lesson", "1"): None}, False)]
 
 
-@pytest.mark.parametrize("id_", ["", " ", "ü" * 500, '[7, "a"]', "\x01\"\\\u2028", "7"])
+@pytest.mark.parametrize("id_", ["", " ", "ü" * 500, '[7, "a"]', '\x01"\\\u2028', "7"])
 async def test_what_we_send_we_take(id_: str) -> None:
     rows = {Key("post", id_): 1, Key("post", "other"): 100}
     batch, one = ask_for_batch(uuid4(), rows, 30.0), ask_for_one(uuid4(), Key("post", id_), 1, 30.0)

@@ -24,6 +24,7 @@ from rowvec.app.qstash import (
     make_dispatching,
     make_drains,
     make_pages,
+    make_settlers,
     make_tasks,
     open_qstash,
 )
@@ -65,7 +66,6 @@ from rowvec.postgres.row_reader import PostgresRowReader
 from rowvec.postgres.vector_store import PostgresVectorStore
 from rowvec.postgres.wake_source import PostgresWakeSource
 from rowvec.qstash.client import QStashClient
-from rowvec.qstash.schedules import Settler, wanted_by
 from rowvec.settings import ModelSettings, Settings
 from rowvec.systemd import Notifier
 from rowvec.telemetry import Metrics
@@ -351,7 +351,7 @@ class Daemon:
                 folder,
                 *(dispatching.rooms if dispatching else []),
                 TaskClock(tasks, SystemClock()),
-                *([Settler(qstash, wanted_by(settings))] if qstash else []),
+                *make_settlers(settings, qstash),
             ],
             models=roster,
             heartbeat=heartbeat,

@@ -35,6 +35,7 @@ from rowvec.qstash.carrier import Delivery, QStashCarrier
 from rowvec.qstash.client import QStashClient, connected
 from rowvec.qstash.dead_letters import DeadLetters
 from rowvec.qstash.keys import KeyRing
+from rowvec.qstash.schedules import Settler, wanted_by
 from rowvec.settings import Settings
 from rowvec.settings_qstash import PUBLIC_KEYS
 from rowvec.telemetry import Metrics
@@ -116,6 +117,12 @@ def make_deliveries(
 def make_drains(settings: Settings, client: QStashClient | None, deliveries: Deliveries) -> Sequence[Step]:
     """Return what leads dead letters back to their rows; nothing where QStash does not carry the work."""
     return [DeadLetters(client, deliveries, str(settings.site_url)).drain] if client else []
+
+
+def make_settlers(settings: Settings, client: QStashClient | None) -> Sequence[Settler]:
+    """Return what sees to the queue and the schedules; nothing where QStash does not carry the work."""
+    again = settings.crons[Task.MONITOR]
+    return [Settler(client, wanted_by(settings), again, SystemClock())] if client else []
 
 
 def make_pages(  # noqa: PLR0913 - as above

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Final, TypeAlias
+from typing import Final
 
 import aiohttp
 
@@ -23,7 +24,8 @@ MOST_SKEW_SECONDS: Final = 30.0
 OWN_CLOCK: Final = "The daemons' own clock does what it would wake them for."
 SETUP: Final = "Run `rowvec qstash setup`."
 
-Look: TypeAlias = Callable[[], Awaitable[Sequence[Finding]]]
+_UNASKABLE: Final = (OSError, TimeoutError, aiohttp.ClientError, UnicodeError)
+"""What a request raises; the last for a host that is no name: `http://a..b`."""
 
 
 async def examine(settings: QStashSettings, service: Service) -> Sequence[Finding]:
@@ -71,21 +73,24 @@ async def _look_at_clock(url: str) -> Sequence[Finding]:
     """Compare our clock with the service's: by too much, and every signature looks expired or not yet valid."""
     try:
         _, date = await _ask(url)
-    except (OSError, TimeoutError, aiohttp.ClientError):
+    except _UNASKABLE:
         return []  # that the service is away is said by the one who has something to ask it
-    skew = _ahead_seconds(date)
+    if (skew := _ahead_seconds(date)) is None:
+        return []
     if abs(skew) <= MOST_SKEW_SECONDS:
         return [Finding(Level.OK, "qstash clock", "This machine's clock agrees with that of QStash.")]
     said = f"This machine's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} that of QStash."
     return [problem("qstash clock", f"{said} Genuine messages are refused.", "Set it by NTP.")]
 
 
-def _ahead_seconds(date: str) -> float:
-    """Return by how much our clock is ahead of a date as HTTP writes it; 0 when it is none."""
+def _ahead_seconds(date: str) -> float | None:
+    """Return by how much our clock is ahead of a date as HTTP writes it; None when it is none."""
     try:
-        return time.time() - parsedate_to_datetime(date).timestamp()
-    except ValueError:
-        return 0.0
+        then = parsedate_to_datetime(date)
+        # What was written with the zone -0000 comes without one, and would be taken for a time of this machine's zone.
+        return time.time() - (then if then.tzinfo else then.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 async def _look_at_address(url: str) -> Sequence[Finding]:
@@ -93,7 +98,7 @@ async def _look_at_address(url: str) -> Sequence[Finding]:
     hint = "Set SITE_URL to the address at which the daemon is reached from outside, without a redirection."
     try:
         status, _ = await _ask(url)
-    except (OSError, TimeoutError, aiohttp.ClientError) as error:
+    except _UNASKABLE as error:
         why = str(error) or "no answer in time"
         return [problem("qstash address", f"{url} can't be reached: {why}.", hint)]
     if status == HTTPStatus.OK:

@@ -12,6 +12,7 @@ import structlog
 
 from rowvec.domain.errors import ConfigurationError, RowvecError
 from rowvec.domain.tasks import Cron, Task
+from rowvec.ports import Clock
 from rowvec.qstash.answers import QueueState, Schedule
 from rowvec.qstash.service import Service
 from rowvec.settings_qstash import QStashSettings
@@ -176,19 +177,29 @@ class Settler:
     Args:
         service: QStash.
         wanted: what it is to have.
+        again: when it is tried again, until all is as it is wanted or somebody has paused it.
+        clock: the time.
     """
 
-    def __init__(self, service: Service, wanted: Wanted) -> None:
+    def __init__(self, service: Service, wanted: Wanted, again: Cron, clock: Clock) -> None:
         self._service = service
         self._wanted = wanted
+        self._again = again
+        self._clock = clock
 
     async def run(self) -> None:
         """Settle, and say what was done."""
+        while not await self._settle():
+            now = self._clock.now()
+            await self._clock.sleep((self._again.next_at(now) - now).total_seconds())
+
+    async def _settle(self) -> bool:
         try:
             settled = await settle(self._service, self._wanted)
         except RowvecError as error:
             log.warning("qstash.unsettled", error=str(error))
-            return
+            return False
         for thing in settled:
             say = log.warning if thing.verdict in {Verdict.PAUSED, Verdict.REFUSED} else log.info
             say("qstash.settled", about=thing.about, verdict=thing.verdict, note=thing.note)
+        return all(thing.verdict is not Verdict.REFUSED for thing in settled)
