@@ -25,6 +25,8 @@ class Account:
         refusal: raised by every write while set.
         outage: raised by everything while set.
         page: how many letters are on one.
+        seen: ids of the letters that were shown.
+        stuck: the id of a letter that can't be deleted.
     """
 
     def __init__(self) -> None:
@@ -36,10 +38,12 @@ class Account:
         self.refusal: CarrierError | None = None
         self.outage: CarrierError | None = None
         self.page = 2
+        self.seen: set[str] = set()
+        self.stuck = ""
 
-    def put_letter(self, url: str, body: str | None, number: int = 0) -> str:
-        id_ = f"{number or len(self.letters) + 1}-0"
-        self.letters[id_] = DeadLetter(id_, f"msg_{id_}", url, body, "rowvec", "", 503, "busy", CREATED)
+    def put_letter(self, url: str, body: str | None, label: str = "rowvec") -> str:
+        id_ = f"{len(self.letters) + 1}-0"
+        self.letters[id_] = DeadLetter(id_, f"msg_{id_}", url, body, label, "", 503, "busy", CREATED)
         return id_
 
     async def queue(self, name: str) -> QueueState | None:
@@ -68,15 +72,18 @@ class Account:
         self._write(f"put schedule {schedule.id}")
         self.kept[schedule.id] = replace(schedule, paused=False)
 
-    async def dead_letters(self, cursor: str = "") -> tuple[Sequence[DeadLetter], str]:
+    async def dead_letters(self, cursor: str = "", label: str = "", url: str = "") -> tuple[Sequence[DeadLetter], str]:
         self._look()
-        start = int(cursor or 0)
-        letters = list(self.letters.values())[start : start + self.page]
-        return letters, str(start + self.page) if len(self.letters) > start + self.page else ""
+        found = [one for one in self.letters.values() if label in {"", one.label} and url in {"", one.url}]
+        start, end = int(cursor or 0), int(cursor or 0) + self.page
+        self.seen |= {letter.id for letter in found[start:end]}
+        return found[start:end], str(end) if len(found) > end else ""
 
     async def delete_dead_letters(self, ids: Sequence[str]) -> int:
         assert ids
         assert all(ids), "an empty id means all of them"
+        if self.stuck in ids:
+            raise CarrierError("QStash answers with an error (500).")
         self._write(f"delete {', '.join(ids)}")
         return sum(self.letters.pop(id_, None) is not None for id_ in ids)
 

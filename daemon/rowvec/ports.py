@@ -28,7 +28,7 @@ from rowvec.domain.items import (
 )
 from rowvec.domain.lanes import Lane
 from rowvec.domain.load import ALL_HERE, CarrierLoad, ModelLoad
-from rowvec.domain.messages import Message
+from rowvec.domain.messages import Asked, Message
 from rowvec.domain.registered import RegisteredModel
 from rowvec.domain.row_states import Delivered, Fingerprint, LaneCount, RowStanding
 from rowvec.domain.tasks import Task
@@ -299,6 +299,17 @@ class Deliverer(Protocol):
 
     async def take_back(self, message: UUID, rows: Sequence[Key]) -> None:
         """Take rows back from a message that has died, and have them done here."""
+
+
+class Undelivered(Protocol):
+    """The way back from messages that have died."""
+
+    async def lead_back(self, asked: Asked) -> Mapping[Key, str]:
+        """Have the rows of a dead message done without it; return those for which that can't be, and why.
+
+        Raises:
+            DatabaseUnavailableError: Postgres is away.
+        """
 
 
 class Signatures(Protocol):

@@ -29,7 +29,7 @@ from rowvec.api.signed import SignedRequests
 from rowvec.domain.errors import DatabaseUnavailableError, StoppingError, TryAgainError
 from rowvec.domain.items import Key, Slot
 from rowvec.domain.lanes import Lane
-from rowvec.domain.messages import ask_for_batch, ask_for_one
+from rowvec.domain.messages import Asked, ask_for_batch, ask_for_one
 from rowvec.domain.row_states import Delivered, Fingerprint, LaneCount, RowStanding, RowState
 from rowvec.domain.tasks import Task
 from rowvec.health import Health
@@ -54,7 +54,6 @@ class StubDeliverer:
 
     def __init__(self) -> None:
         self.asked: list[tuple[Mapping[Key, int | None], bool]] = []
-        self.died: list[tuple[UUID, Sequence[Key]]] = []
         self.error: Exception | None = None
         self.unknown: frozenset[str] = frozenset()
 
@@ -66,7 +65,21 @@ class StubDeliverer:
         return Delivered(states, self.unknown)
 
     async def take_back(self, message: UUID, rows: Sequence[Key]) -> None:
-        self.died.append((message, rows))
+        raise NotImplementedError
+
+
+class StubUndelivered:
+    """See `ports.Undelivered`."""
+
+    def __init__(self) -> None:
+        self.asked: list[Asked] = []
+        self.error: Exception | None = None
+
+    async def lead_back(self, asked: Asked) -> Mapping[Key, str]:
+        if self.error:
+            raise self.error
+        self.asked.append(asked)
+        return {row: "Not watched: pets." for row in asked.rows if row.content_type == "pets"}
 
 
 class StubStates:
@@ -110,13 +123,14 @@ class Served:
     def __init__(self, *, keys: bool = True) -> None:
         self.clock = FakeClock()
         self.deliverer = StubDeliverer()
+        self.undelivered = StubUndelivered()
         self.states = StubStates()
         self.looks = 0
         self.metrics = Metrics()
         ring = KeyRing(CURRENT, NEXT, None, self.clock) if keys else None
         requests = SignedRequests(SITE, ring, [] if keys else ["QSTASH_CURRENT_SIGNING_KEY", "SITE_URL"], self.metrics)
         operations = Operations(Bearer(TOKEN), requests, self.states, self._look, StubTasks(), batch_items=32)
-        receiver = Receiver(requests, self.deliverer, operations.released)
+        receiver = Receiver(requests, self.deliverer, self.undelivered, operations.released)
         self.app = make_app(Health(lambda: 0.0), self.metrics, "1.2.3", [*receiver.routes(), *operations.routes()])
         self.client: TestClient[web.Request, web.Application]
 
@@ -226,7 +240,7 @@ async def test_what_is_not_signed_is_not_read(path: str, forged: Any) -> None:  
     assert (status, body) == (401, {"error": "The signature is not accepted."})
     assert "Upstash-NonRetryable-Error" not in headers
     assert [log["event"] for log in logs] == ["message.refused"]
-    assert (served.deliverer.asked, served.deliverer.died, served.looks) == ([], [], 0)
+    assert (served.deliverer.asked, served.undelivered.asked, served.looks) == ([], [], 0)
 
 
 async def test_without_a_signature_or_with_two_it_is_refused() -> None:
@@ -355,33 +369,73 @@ async def test_where_nothing_is_set_it_says_what_is_missing(path: str) -> None:
     assert body["error"].endswith("Missing: QSTASH_CURRENT_SIGNING_KEY, SITE_URL.")
 
 
-async def test_a_dead_message_leads_back_to_its_rows() -> None:
-    message = uuid4()
-    source = {"dispatch": str(message), "items": [{"contentType": "post", "contentId": str(n)} for n in range(2)]}
-    single = {"contentType": "post", "contentId": "9", "dispatch": str(message)}
-    async with serving() as served:
-        for sent in (source, single):
-            body = {"status": 500, "sourceMessageId": "msg_1", "sourceBody": encoded(sent), "createdAt": "yesterday"}
-            status, _, _ = await served.send(FAILURE, json.dumps(body).encode())
-            assert status == 200
-    assert served.deliverer.died == [
-        (message, [Key("post", "0"), Key("post", "1")]),
-        (message, [Key("post", "9")]),
-    ]
-
-
 def encoded(value: object) -> str:
     return base64.b64encode(json.dumps(value).encode()).decode()
 
 
-@pytest.mark.parametrize("source", ["", "no base64!", encoded({"task": "cleanup"}), encoded([1]),
-                                    encoded({"contentType": "post", "contentId": "1"})])  # fmt: skip
-async def test_a_dead_message_that_is_none_of_ours_is_only_noted(source: str) -> None:
+def failure_of(path: str, source: str) -> bytes:
+    """What QStash says of a message that it has given up."""
+    told = {"status": 500, "sourceMessageId": "msg_1", "url": SITE + path, "createdAt": "yesterday"}
+    return json.dumps({**told, "sourceBody": source}).encode()
+
+
+async def test_a_dead_message_leads_back_to_its_rows() -> None:
+    message, row = uuid4(), {"contentType": "post", "contentId": "9"}
+    batch = {"dispatch": str(message), "items": [{"contentType": "post", "contentId": str(n)} for n in range(2)]}
+    sent: list[tuple[str, object]] = [
+        (PROCESS, batch),
+        (WEBHOOK, {**row, "dispatch": str(message)}),
+        (WEBHOOK, {**row, "priority": 2}),
+        (WEBHOOK, [row, {**row, "contentId": ""}]),
+        (PROCESS, {"items": [row]}),
+    ]
+    async with serving() as served:
+        for path, body in sent:
+            assert (await served.send(FAILURE, failure_of(path, encoded(body))))[0] == 200
+            bare = json.dumps({"sourceBody": encoded(body)}).encode()
+            assert (await served.send(FAILURE, bare))[0] == 200
+    assert served.undelivered.asked[1::2] == served.undelivered.asked[::2]
+    assert served.undelivered.asked[::2] == [
+        Asked(message, {Key("post", "0"): None, Key("post", "1"): None}),
+        Asked(message, {Key("post", "9"): None}),
+        Asked(None, {Key("post", "9"): 2}),
+        Asked(None, {Key("post", "9"): None, Key("post", ""): None}),
+        Asked(None, {Key("post", "9"): None}),
+    ]
+
+
+async def test_rows_of_a_dead_message_that_have_no_way_back_are_told_of() -> None:
     async with serving() as served:
         with capture_logs() as logs:
-            status, _, _ = await served.send(FAILURE, json.dumps({"sourceBody": source}).encode())
-    assert (status, served.deliverer.died) == (200, [])
-    assert [log["event"] for log in logs if log["log_level"] == "warning"] == ["message.undelivered"]
+            body = failure_of(WEBHOOK, encoded({"contentType": "pets", "contentId": "1"}))
+            assert (await served.send(FAILURE, body))[0] == 200
+    (lost,) = [line for line in logs if line["event"] == "message.lost"]
+    assert (lost["rows"], lost["why"], lost["log_level"]) == (1, "Not watched: pets.", "warning")
+
+
+async def test_the_death_of_a_message_is_told_again_when_postgres_is_back() -> None:
+    async with serving() as served:
+        served.undelivered.error = DatabaseUnavailableError("Postgres can't be reached.")
+        assert (await served.send(FAILURE, failure_of(WEBHOOK, encoded(json.loads(ROW)))))[0] == 503
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        (WEBHOOK, ""),
+        (WEBHOOK, "no base64!"),
+        (WEBHOOK, encoded([1])),
+        (MAINTENANCE, encoded({"task": "cleanup"})),
+        ("/api/else", encoded({"contentType": "post", "contentId": "1"})),
+    ],
+)
+async def test_a_dead_message_that_carries_nothing_is_only_noted(path: str, source: str) -> None:
+    async with serving() as served:
+        with capture_logs() as logs:
+            status, _, _ = await served.send(FAILURE, failure_of(path, source))
+    assert (status, served.undelivered.asked) == (200, [])
+    assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["message.undelivered"]
+    assert [line["why"] for line in logs if line["event"] == "message.carried_nothing"] != [""]
 
 
 async def test_a_callback_is_noted() -> None:

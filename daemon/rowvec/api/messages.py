@@ -10,6 +10,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from rowvec.domain.items import Key
+from rowvec.domain.messages import PROCESS, PROCESS_ONE, Asked
 
 ROWS_MOST: Final = 1000
 """Of one message."""
@@ -89,17 +90,14 @@ class Attempt(_Form):
     url: str = ""
 
     @property
-    def message(self) -> Message:
-        """What was to be delivered.
-
-        Raises:
-            UnreadableError: it is no message of ours.
-        """
+    def asked(self) -> Asked:
+        """What was to be delivered; raises as `read_asked`."""
         try:
             body = base64.b64decode(self.source_body, validate=True)
         except ValueError as error:
             raise UnreadableError("sourceBody: it is no base64") from error
-        return read_message(body)
+        # Where the page is not named, it shows in the form.
+        return read_asked(self.url or (PROCESS if b'"items"' in body else PROCESS_ONE), body)
 
 
 _ROWS: Final = TypeAdapter(Annotated[list[AskedRow], Field(min_length=1, max_length=ROWS_MOST)])
@@ -127,11 +125,24 @@ def read_list(body: bytes) -> list[AskedRow]:
     return _validated(_ROWS, body)
 
 
-def read_message(body: bytes) -> Message:
-    """Read what was published, in either form; raises as `read`."""
-    if body.lstrip().startswith(b"{") and (message := read(Message, body)).items:
-        return message
-    return read_rows(body)
+def read_batch(body: bytes) -> Message:
+    """Read a message of ours, or nothing, which asks for no row; raises as `read`."""
+    return read(Message, body) if body.strip() else Message()
+
+
+def read_asked(url: str, body: bytes) -> Asked:
+    """Read what a message asks for that was to go to one of our pages, as that page does.
+
+    Raises:
+        UnreadableError: it is of another form, or the page takes no rows.
+    """
+    if url.endswith(PROCESS):
+        message = read_batch(body)
+    elif url.endswith(PROCESS_ONE):
+        message = read_rows(body)
+    else:
+        raise UnreadableError("url: it leads to no page that takes rows")
+    return Asked(message.dispatch, message.rows)
 
 
 def _validated(adapter: TypeAdapter[Form], body: bytes) -> Form:

@@ -11,10 +11,10 @@ import structlog
 from aiohttp import web
 
 from rowvec.api.answers import answer
-from rowvec.api.messages import Attempt, Message, UnreadableError, read, read_rows
+from rowvec.api.messages import Attempt, Message, UnreadableError, read, read_batch, read_rows
 from rowvec.api.signed import NEVER, NEVER_HEADERS, SignedRequests
 from rowvec.domain.row_states import Delivered
-from rowvec.ports import Deliverer
+from rowvec.ports import Deliverer, Undelivered
 
 log = structlog.get_logger(__name__)
 
@@ -26,11 +26,13 @@ class Receiver:
     Attributes:
         signed: lets QStash through.
         deliverer: brings rows up to date.
+        undelivered: leads rows of dead messages back.
         trigger: has everything looked at that is due; returns how many rows that is.
     """
 
     signed: SignedRequests
     deliverer: Deliverer
+    undelivered: Undelivered
     trigger: Callable[[], Awaitable[Mapping[str, Any]]]
 
     def routes(self) -> list[web.RouteDef]:
@@ -48,7 +50,7 @@ class Receiver:
 
     async def process(self, body: bytes) -> web.Response:
         """Bring the rows of a message up to date; without any, what is due now."""
-        message = read(Message, body) if body.strip() else Message()
+        message = read_batch(body)
         return await self._deliver(message) if message.items else answer(HTTPStatus.OK, await self.trigger())
 
     async def callback(self, body: bytes) -> web.Response:
@@ -58,16 +60,18 @@ class Receiver:
         return answer(HTTPStatus.OK, {})
 
     async def failure(self, body: bytes) -> web.Response:
-        """Take the rows of a message back that has died."""
+        """Lead the rows of a message back that has died."""
         attempt = read(Attempt, body)
-        log.warning("message.undelivered", message=attempt.source_message_id, status=attempt.status, url=attempt.url)
+        name = attempt.source_message_id
+        log.warning("message.undelivered", message=name, status=attempt.status, url=attempt.url)
         try:
-            message = attempt.message
-        except UnreadableError:
+            lost = await self.undelivered.lead_back(attempt.asked)
+        except UnreadableError as error:
             # One of a schedule, or of somebody else: no row waits for it.
+            log.info("message.carried_nothing", message=name, why=str(error))
             return answer(HTTPStatus.OK, {})
-        if message.dispatch:
-            await self.deliverer.take_back(message.dispatch, list(message.rows))
+        if lost:
+            log.warning("message.lost", message=name, rows=len(lost), why=next(iter(lost.values())))
         return answer(HTTPStatus.OK, {})
 
     async def _deliver(self, message: Message) -> web.Response:

@@ -26,6 +26,7 @@ from rowvec.app.qstash import (
     make_pages,
     make_settlers,
     make_tasks,
+    make_undelivered,
     open_qstash,
 )
 from rowvec.clock import SystemClock
@@ -193,10 +194,19 @@ class Daemon:
     def _pages(self, database: Database, qstash: QStashClient | None) -> tuple[Tasks, list[web.RouteDef]]:
         """Return what is done by the clock, and the pages; while the database is away they say so."""
         deliveries = make_deliveries(self._settings, database, self._takers, self._board, self._bell)
-        monitor = [self._monitor, *make_drains(self._settings, qstash, deliveries)]
+        undelivered = make_undelivered(database, deliveries, self._bell)
+        monitor = [self._monitor, *make_drains(self._settings, qstash, undelivered)]
         tasks = make_tasks(self._settings, database, self._id, monitor)
         pages = make_pages(
-            self._settings, database, qstash, deliveries, tasks, self._bearer, self._look_at_all, self.metrics
+            self._settings,
+            database,
+            qstash,
+            deliveries,
+            undelivered,
+            tasks,
+            self._bearer,
+            self._look_at_all,
+            self.metrics,
         )
         return tasks, [*self._operators().routes(), *pages]
 

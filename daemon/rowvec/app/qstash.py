@@ -11,6 +11,7 @@ import structlog
 from aiohttp import web
 
 from rowvec.api.answers import Bearer
+from rowvec.api.messages import read_asked
 from rowvec.api.operations import Operations
 from rowvec.api.qstash import Receiver
 from rowvec.api.signed import SignedRequests
@@ -26,6 +27,7 @@ from rowvec.pipeline.dispatch_rooms import DispatchRooms
 from rowvec.pipeline.due_board import DueBoard
 from rowvec.pipeline.staleness import Staleness
 from rowvec.pipeline.tasks import Duty, Step, Tasks
+from rowvec.pipeline.undelivered import UndeliveredRows
 from rowvec.postgres.connections import Database
 from rowvec.postgres.dispatches import PostgresDispatches
 from rowvec.postgres.row_reader import PostgresRowReader
@@ -114,9 +116,14 @@ def make_deliveries(
     return Deliveries(takers, states, staleness, board, bell, deliveries_at_once(settings), ANSWER_SECONDS)
 
 
-def make_drains(settings: Settings, client: QStashClient | None, deliveries: Deliveries) -> Sequence[Step]:
+def make_undelivered(database: Database, deliveries: Deliveries, bell: Bell) -> UndeliveredRows:
+    """Return the way back from messages that have died."""
+    return UndeliveredRows(deliveries, PostgresRowStates(database), bell)
+
+
+def make_drains(settings: Settings, client: QStashClient | None, undelivered: UndeliveredRows) -> Sequence[Step]:
     """Return what leads dead letters back to their rows; nothing where QStash does not carry the work."""
-    return [DeadLetters(client, deliveries, str(settings.site_url)).drain] if client else []
+    return [DeadLetters(client, undelivered, read_asked, str(settings.site_url)).drain] if client else []
 
 
 def make_settlers(settings: Settings, client: QStashClient | None) -> Sequence[Settler]:
@@ -130,6 +137,7 @@ def make_pages(  # noqa: PLR0913 - as above
     database: Database,
     client: QStashClient | None,
     deliveries: Deliveries,
+    undelivered: UndeliveredRows,
     tasks: Tasks,
     bearer: Bearer,
     look: Callable[[], None],
@@ -142,6 +150,7 @@ def make_pages(  # noqa: PLR0913 - as above
         database: a pool; until it is open, and whenever it is away, the pages say so.
         client: is asked for new keys; None when QStash does not carry the work.
         deliveries: bring rows up to date.
+        undelivered: leads rows of dead messages back.
         tasks: what can be asked for.
         bearer: lets operators through.
         look: has everything looked at that is due.
@@ -150,7 +159,7 @@ def make_pages(  # noqa: PLR0913 - as above
     address = str(settings.site_url or "").rstrip("/")
     signed = SignedRequests(address, _make_key_ring(settings, client), settings.missing_for_messages, metrics)
     operations = Operations(bearer, signed, PostgresRowStates(database), look, tasks, settings.batch_items)
-    return [*Receiver(signed, deliveries, operations.released).routes(), *operations.routes()]
+    return [*Receiver(signed, deliveries, undelivered, operations.released).routes(), *operations.routes()]
 
 
 def deliveries_at_once(settings: Settings) -> int:

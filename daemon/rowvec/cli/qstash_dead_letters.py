@@ -10,27 +10,30 @@ from typing import Annotated, Any, Final, TypeAlias
 import typer
 import uvloop
 
+from rowvec.api.messages import read_asked
 from rowvec.cli.output import Json, console, print_json, print_table
 from rowvec.cli.qstash_service import opened
 from rowvec.domain.errors import CarrierError, CarrierTrouble, ConfigurationError, UsageError
-from rowvec.qstash.answers import DeadLetter
-from rowvec.qstash.dead_letters import carried, is_ours, list_letters
+from rowvec.domain.messages import Asked
+from rowvec.qstash.answers import DeadLetter, without_secrets
+from rowvec.qstash.dead_letters import is_ours, list_letters, list_ours, read_letter
 from rowvec.qstash.service import Service
 from rowvec.settings import Settings, load_settings
 
 app = typer.Typer(
-    help="Messages that QStash could not deliver. A daemon takes those to its own address back by itself.",
+    help="Messages that QStash could not deliver. A daemon leads those to its own pages back by itself.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
 )
 
-COLUMNS: Final = ["id", "created_at", "url", "status", "answer", "rows"]
+NOTHING: Final = Asked(None, {})
+COLUMNS: Final = ["id", "created_at", "url", "status", "answer", "rows", "note"]
 
 Act: TypeAlias = Callable[[Service, str], Awaitable[bool]]
 """Does something to a message by its id; false when there is none."""
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="As shown by `list`.")]
-All = Annotated[bool, typer.Option("--all", help="All that were meant for our public address.")]
+All = Annotated[bool, typer.Option("--all", help="All that were meant for pages of rowvec at our public address.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
@@ -39,7 +42,8 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, max=10000, help="The most to show.")] = 50, json: Json = False
 ) -> None:
     """Show messages that could not be delivered, those to other addresses too."""
-    rows = [_shown(letter) for letter in uvloop.run(_list(load_settings(), limit))]
+    settings = load_settings()
+    rows = [_shown(letter, str(settings.site_url)) for letter in uvloop.run(_list(settings, limit))]
     if json:
         print_json(rows)
         return
@@ -54,7 +58,10 @@ def retry(ids: Ids = None, every: All = False, yes: Yes = False, json: Json = Fa
 
 @app.command("delete")
 def delete(ids: Ids = None, every: All = False, yes: Yes = False, json: Json = False) -> int:
-    """Forget messages: their rows are done without them. Exits with 1 when one of them is not there."""
+    """Forget messages. What rowvec has sent is done without them, what the application has sent itself is not.
+
+    Exits with 1 when one of them is not there.
+    """
     return _act(ids, _delete, "deleted", "Delete {}?", every=every, yes=yes, json=json)
 
 
@@ -118,7 +125,7 @@ async def _ours(settings: Settings) -> Sequence[DeadLetter]:
     if settings.site_url is None:
         raise ConfigurationError("Which messages are ours is not known: no public address is set.", "Set SITE_URL.")
     async with opened(settings) as service:
-        return [letter for letter in await list_letters(service) if is_ours(letter, str(settings.site_url))]
+        return await list_ours(service, str(settings.site_url))
 
 
 async def _do(settings: Settings, act: Act, ids: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -128,16 +135,28 @@ async def _do(settings: Settings, act: Act, ids: Sequence[str]) -> tuple[list[st
     return [letter for letter, was in there.items() if was], [letter for letter, was in there.items() if not was]
 
 
-def _shown(letter: DeadLetter) -> dict[str, Any]:
-    message = carried(letter.body)
+def _shown(letter: DeadLetter, site: str) -> dict[str, Any]:
+    """Return what may be seen of a letter, that may be somebody else's: neither its headers nor what it says."""
+    asked, note = _asked(letter, site)
     return {
         "id": letter.id,
         "message_id": letter.message_id,
         "created_at": letter.created_at,
-        "url": letter.url,
+        "url": without_secrets(letter.url),
         "status": letter.status,
         "answer": letter.answer,
         "queue": letter.queue,
-        "dispatch": message and message[0],
-        "rows": [row._asdict() for row in message[1]] if message else [],
+        "dispatch": asked.dispatch,
+        "rows": [row._asdict() for row in asked.rows],
+        "note": note,
     }
+
+
+def _asked(letter: DeadLetter, site: str) -> tuple[Asked, str]:
+    """Return what a letter asks for, and why that is nothing."""
+    if not is_ours(letter, site):
+        return NOTHING, "It was for no page of rowvec here."
+    try:
+        return read_letter(read_asked, letter), ""
+    except ValueError as error:
+        return NOTHING, f"It can't be read: {error}."

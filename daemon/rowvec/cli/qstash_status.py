@@ -12,7 +12,7 @@ from rowvec.cli.qstash_service import opened
 from rowvec.domain.backlog import NO_DAEMON
 from rowvec.postgres.administration import administration
 from rowvec.qstash.answers import Schedule
-from rowvec.qstash.dead_letters import is_ours, list_letters
+from rowvec.qstash.dead_letters import list_ours
 from rowvec.qstash.schedules import Wanted, differences, find_schedules, wanted_by
 from rowvec.qstash.service import Service
 from rowvec.settings import Settings, load_settings
@@ -44,11 +44,10 @@ async def _status(settings: Settings) -> dict[str, Any]:
 async def _look(service: Service, wanted: Wanted, site: str) -> dict[str, Any]:
     queue = await service.queue(wanted.queue)
     states = await find_schedules(service, wanted)
-    letters = [letter for letter in await list_letters(service) if is_ours(letter, site)]
     return {
         "queue": {"name": wanted.queue, **(asdict(queue) if queue else {}), "exists": queue is not None},
         "schedules": [_described(*pair) for pair in zip(wanted.schedules, states, strict=True)],
-        "dead_letters": len(letters),
+        "dead_letters": len(await list_ours(service, site)),
     }
 
 

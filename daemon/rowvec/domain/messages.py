@@ -37,6 +37,19 @@ class Message:
     label: str = LABEL
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a message asks for, whoever sent it.
+
+    Attributes:
+        dispatch: its name, if it is ours: then its rows wait in the queue. None for one of somebody else.
+        rows: to be brought up to date, each with its priority; None for its source's own.
+    """
+
+    dispatch: UUID | None
+    rows: Mapping[Key, int | None]
+
+
 def ask_for_batch(name: UUID, rows: Mapping[Key, int], timeout_seconds: float) -> Message:
     """Return the message that has rows, each with its priority, brought up to date."""
     items = [_item(key, priority) for key, priority in rows.items()]

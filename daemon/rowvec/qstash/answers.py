@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
 
 Answer = Mapping[str, Any]
+_ANSWER_CHARACTERS: Final = 500
 _MOST_MILLISECONDS: Final = 253402300799999
 
 
@@ -91,7 +93,7 @@ class DeadLetter:
         label: what it was marked with.
         queue: through which it went.
         status: of the last answer; None when there was none.
-        answer: what was said in it.
+        answer: how what was said in it begins, in one line.
         created_at: when the message was sent.
     """
 
@@ -143,7 +145,7 @@ def read_dead_letter(answer: Answer) -> DeadLetter:
         label=_text(answer.get("label")),
         queue=_text(answer.get("queueName")),
         status=_number(answer.get("responseStatus")),
-        answer=_text(answer.get("responseBody")),
+        answer=_line(_text(answer.get("responseBody"))),
         created_at=_moment(answer.get("createdAt")),
     )
 
@@ -158,6 +160,21 @@ def read_keys(answer: Answer) -> SigningKeys:
     if not isinstance(current, str) or not isinstance(following, str):
         raise TypeError("The signing keys are no texts.")
     return SigningKeys(current, following)
+
+
+def without_secrets(url: str) -> str:
+    """Return an address without what is often secret in it: user, password and query."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "?"
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "..." if parts.query else "", ""))
+
+
+def _line(text: str) -> str:
+    """Return the beginning of a text for a log and a terminal, which control characters might take over."""
+    shown = "".join(character if character.isprintable() else " " for character in text[:_ANSWER_CHARACTERS])
+    return " ".join(shown.split())
 
 
 def _text(value: object) -> str:

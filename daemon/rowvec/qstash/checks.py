@@ -13,7 +13,7 @@ import aiohttp
 
 from rowvec.domain.errors import CarrierError, CarrierTrouble
 from rowvec.domain.findings import Finding, Level, problem, warning
-from rowvec.qstash.dead_letters import is_ours, list_letters
+from rowvec.qstash.dead_letters import list_ours
 from rowvec.qstash.schedules import Wanted, differences, find_schedules, parallelism_differs, wanted_by
 from rowvec.qstash.service import Service
 from rowvec.settings_qstash import QStashSettings
@@ -163,8 +163,8 @@ async def _look_at_schedules(service: Service, wanted: Wanted) -> Sequence[Findi
 
 
 async def _look_at_letters(service: Service, site: str) -> Sequence[Finding]:
-    letters = [letter for letter in await list_letters(service) if is_ours(letter, site)]
+    letters = await list_ours(service, site)
     if not letters:
         return [Finding(Level.OK, "qstash dead letters", "There are none.")]
-    said = f"Messages that QStash could not deliver: {len(letters)}. Their rows are done without them."
-    return [warning("qstash dead letters", said, "See `rowvec qstash dead-letters list`; a daemon takes them in turn.")]
+    said = f"Messages that QStash could not deliver: {len(letters)}. A daemon leads them back to their rows."
+    return [warning("qstash dead letters", said, "See `rowvec qstash dead-letters list`: what can't be read stays.")]

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final, Protocol
-from uuid import UUID
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
 
-import orjson
 import structlog
 
 from rowvec.domain.errors import DatabaseUnavailableError, RowvecError
-from rowvec.domain.items import Key
-from rowvec.domain.storable import storable
+from rowvec.domain.messages import LABEL, PROCESS, PROCESS_ONE, Asked
+from rowvec.ports import Undelivered
 from rowvec.qstash.answers import DeadLetter
 from rowvec.qstash.service import Service
 
 MOST_LETTERS: Final = 1000
-"""Of one look: a drain takes the rest the next time."""
-_CARRIERS: Final = ("/api/embeddings/process", "/api/embeddings/process-webhook")
+"""Of one question: a drain takes the rest the next time."""
+_CARRIERS: Final = (PROCESS, PROCESS_ONE)
 _SIGNALS: Final = (
     "/api/embeddings/queue-monitor",
     "/api/embeddings/maintenance",
@@ -26,56 +24,66 @@ _SIGNALS: Final = (
 )
 """What says something and carries nothing: the daemons' own clock and the rows' deadlines have made up for it."""
 
+Read: TypeAlias = Callable[[str, bytes], Asked]
+"""Reads a body as the page at an address of ours does; raises ValueError for what that page would refuse."""
+
 log = structlog.get_logger(__name__)
 
 
-class Rows(Protocol):
-    """What messages carried."""
-
-    async def take_back(self, message: UUID, rows: Sequence[Key]) -> object:
-        """Make due now what a message that has died still carries of these rows."""
-
-
-async def list_letters(service: Service, most: int = MOST_LETTERS) -> Sequence[DeadLetter]:
-    """Return the dead letters of the account, up to about so many.
+async def list_letters(service: Service, most: int = MOST_LETTERS, label: str = "", url: str = "") -> list[DeadLetter]:
+    """Return dead letters of the account, up to about so many.
 
     Args:
         service: QStash.
         most: after so many no further page is asked for.
+        label: only those that are marked so; empty for all.
+        url: only those that were to go there; empty for all.
     """
-    found, cursor = await service.dead_letters()
+    found, cursor = await service.dead_letters("", label, url)
     letters = list(found)
     while cursor and found and len(letters) < most:
-        found, cursor = await service.dead_letters(cursor)
+        found, cursor = await service.dead_letters(cursor, label, url)
         letters += found
     return letters
 
 
+async def list_ours(service: Service, site: str) -> list[DeadLetter]:
+    """Return the dead letters that were meant for our pages, however many others the account has.
+
+    What the application and the schedules send there has no label of ours: it is found by where it was to go.
+
+    Args:
+        service: QStash.
+        site: our public address.
+    """
+    found = await list_letters(service, label=LABEL)
+    for path in _CARRIERS + _SIGNALS:
+        found += await list_letters(service, url=site.rstrip("/") + path)
+    return list({letter.id: letter for letter in found if is_ours(letter, site)}.values())
+
+
 def is_ours(letter: DeadLetter, site: str) -> bool:
-    """Return whether a letter was meant for us.
+    """Return whether a letter was meant for one of our pages.
 
     Args:
         letter: of an account that others may use too.
-        site: our public address.
+        site: our public address, at which the application may have pages of its own.
     """
-    return letter.url.startswith(site.rstrip("/") + "/")
+    root = site.rstrip("/")
+    return letter.url.startswith(root) and letter.url.removeprefix(root) in _CARRIERS + _SIGNALS
 
 
-def carried(body: str | None) -> tuple[UUID, Sequence[Key]] | None:
-    """Return a message's name and rows; None when it is none of ours.
+def read_letter(read: Read, letter: DeadLetter) -> Asked:
+    """Return what one of our letters asks for: no row, if it is a signal.
 
-    Args:
-        body: `{"dispatch": UUID, "items": [{"contentType", "contentId"}]}`, or one such item with "dispatch" in it.
+    Raises:
+        ValueError: it can't be read; says why.
     """
-    try:
-        said = orjson.loads(body or "")
-        items: Collection[Mapping[str, Any]] = said.get("items", [said])
-        rows = [Key(item["contentType"], str(item["contentId"])) for item in items]
-        # What Postgres takes for no text is no row of ours.
-        whole = all(storable(part) == part for row in rows for part in row)
-        return (UUID(said["dispatch"]), rows) if whole else None
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return None
+    if letter.url.endswith(_SIGNALS):
+        return Asked(None, {})
+    if letter.body is None:
+        raise ValueError("body: it is no text")
+    return read(letter.url, letter.body.encode())
 
 
 class DeadLetters:
@@ -83,50 +91,73 @@ class DeadLetters:
 
     Args:
         service: QStash.
-        rows: takes back what a message carried.
+        undelivered: the way back.
+        read: reads what a message asks for.
         site: our public address: letters to others are none of our concern.
     """
 
-    def __init__(self, service: Service, rows: Rows, site: str) -> None:
+    def __init__(self, service: Service, undelivered: Undelivered, read: Read, site: str) -> None:
         self._service = service
-        self._rows = rows
-        self._site = site.rstrip("/")
+        self._undelivered = undelivered
+        self._read = read
+        self._site = site
+        self._told: set[str] = set()
 
     async def drain(self) -> Mapping[str, int]:
         """Take all that are ours; return how many there were.
 
-        A letter is forgotten after its rows are back, so that whatever cuts this off loses nothing. Without QStash
-        nothing is done: the rows are due at their deadlines anyway.
+        A letter is forgotten after its rows are back, so that whatever cuts this off loses nothing. One that can't be
+        read, or of whose rows none is watched, stays for a person. Without QStash nothing is done.
 
         Raises:
-            DatabaseUnavailableError: the rows can't be taken back.
+            DatabaseUnavailableError: the rows can't be led back.
         """
         try:
-            letters = await list_letters(self._service)
+            letters = await list_ours(self._service, self._site)
         except RowvecError as error:
             log.warning("dead_letters.interrupted", error=str(error))
             return {"dead_letters": 0}
+        self._told &= {letter.id for letter in letters}
         return {"dead_letters": sum([await self._try(letter) for letter in letters])}
 
     async def _try(self, letter: DeadLetter) -> int:
-        """Lead one letter back; one that makes trouble stays and keeps no other."""
+        """Lead one letter back; return 1 when that was it, 0 when it is gone already or stays, and keeps no other."""
         try:
             return await self._drain(letter)
         except DatabaseUnavailableError:
             raise
         except RowvecError as error:
-            log.warning("letter.left", letter=letter.id, error=str(error))
+            self._leave(letter, str(error))
             return 0
 
     async def _drain(self, letter: DeadLetter) -> int:
-        """Lead one letter back to its rows; return 1 when that was it, 0 when it stays or is gone already."""
-        path = letter.url.removeprefix(self._site)
-        if not is_ours(letter, self._site) or path not in _CARRIERS + _SIGNALS:
+        try:
+            asked = read_letter(self._read, letter)
+        except ValueError as error:
+            self._leave(letter, f"It can't be read: {error}.")
             return 0
-        if path in _CARRIERS:
-            if (message := carried(letter.body)) is None:
-                return 0
-            name, rows = message
-            await self._rows.take_back(name, rows)
-            log.info("letter.drained", message=str(name), rows=len(rows), status=letter.status, answer=letter.answer)
-        return await self._service.delete_dead_letters([letter.id])
+        lost = await self._undelivered.lead_back(asked) if asked.rows else {}
+        if lost and len(lost) == len(asked.rows):
+            self._leave(letter, next(iter(lost.values())))
+            return 0
+        if lost:
+            log.warning("message.lost", message=letter.message_id, rows=len(lost), why=next(iter(lost.values())))
+        return await self._forget(letter, asked, len(asked.rows) - len(lost))
+
+    async def _forget(self, letter: DeadLetter, asked: Asked, rows: int) -> int:
+        taken = await self._service.delete_dead_letters([letter.id])
+        log.info(
+            "letter.drained",
+            message=letter.message_id,
+            dispatch=str(asked.dispatch or ""),
+            rows=rows,
+            status=letter.status,
+            answer=letter.answer,
+        )
+        return taken
+
+    def _leave(self, letter: DeadLetter, why: str) -> None:
+        """Say once of a letter that it stays: it is met again at every look."""
+        if letter.id not in self._told:
+            self._told.add(letter.id)
+            log.warning("letter.left", letter=letter.id, url=letter.url, why=why)

@@ -29,8 +29,8 @@ class Service(Protocol):
     async def put_schedule(self, schedule: Schedule) -> None:
         """Make a schedule, or replace the whole of the one that has its id."""
 
-    async def dead_letters(self, cursor: str = "") -> tuple[Sequence[DeadLetter], str]:
-        """Return a page of dead letters, and where the next one begins: empty at the end."""
+    async def dead_letters(self, cursor: str = "", label: str = "", url: str = "") -> tuple[Sequence[DeadLetter], str]:
+        """Return a page of dead letters, all or those of a label or an address, and where the next one begins."""
 
     async def delete_dead_letters(self, ids: Sequence[str]) -> int:
         """Remove dead letters; return how many."""
