@@ -47,7 +47,7 @@ class QStashSettings(BaseModel):
     qstash_max_retries: Annotated[int, Field(ge=0, le=5)] = Field(3, alias="QSTASH_MAX_RETRIES")
     site_url: Address | None = Field(None, validation_alias=AliasChoices(*_PUBLIC_ADDRESS))
     qstash_lanes: Lanes = Field(frozenset({Lane.STANDARD, Lane.BULK}), alias="ROWVEC_QSTASH_LANES")
-    qstash_message_items: Annotated[int, Field(ge=1, le=1000)] = Field(32, alias="ROWVEC_QSTASH_MESSAGE_ITEMS")
+    qstash_message_items: Annotated[int, Field(ge=1, le=500)] = Field(32, alias="ROWVEC_QSTASH_MESSAGE_ITEMS")
     dispatch_deadline_seconds: Annotated[float, Field(ge=1, le=3600)] = Field(
         30.0, alias="ROWVEC_DISPATCH_DEADLINE_SECONDS"
     )

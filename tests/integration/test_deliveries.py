@@ -345,7 +345,7 @@ async def test_a_dead_message_gives_its_rows_back_to_the_daemons(one_model: asyn
     message = await dispatch(one_model, 2)
     async with serving(dsn, GatedEmbedder()) as address:
         source = base64.b64encode(json.dumps(message_of(message, 1)).encode()).decode()
-        status, _ = await address.send("/api/qstash/failure", {"sourceBody": source, "status": 500})
+        status, _ = await address.send("/api/qstash/failure", {"url": SITE + PROCESS, "sourceBody": source})
         assert status == 200
 
         async def taken() -> bool:
@@ -353,6 +353,36 @@ async def test_a_dead_message_gives_its_rows_back_to_the_daemons(one_model: asyn
 
         await eventually(taken)
     assert await one_model.fetchval("SELECT message_id FROM rowvec.embedding_queue") == message
+
+
+async def test_a_dead_message_of_the_application_s_own_leads_back_to_its_row(
+    one_model: asyncpg.Connection, dsn: str
+) -> None:
+    await one_model.execute("INSERT INTO post (body) VALUES ('unseen')")
+    row = await one_model.fetchval("DELETE FROM rowvec.change RETURNING content_id")
+    async with serving(dsn, GatedEmbedder()) as address:
+        rows = [{"contentType": "post", "contentId": row}, {"contentType": "pets", "contentId": "1"}]
+        source = base64.b64encode(json.dumps(rows).encode()).decode()
+        assert (await address.send("/api/qstash/failure", {"url": SITE + WEBHOOK, "sourceBody": source}))[0] == 200
+
+        async def taken() -> bool:
+            return "unseen" in await stored(one_model)
+
+        await eventually(taken)
+
+
+async def test_an_empty_text_is_a_key_like_any_other(one_model: asyncpg.Connection, dsn: str) -> None:
+    await one_model.execute("""
+        CREATE TABLE word (id text PRIMARY KEY, body text);
+        SELECT rowvec.watch('word', 'word', ARRAY['body'], 4);
+        ALTER TABLE word DISABLE TRIGGER USER;
+        INSERT INTO word VALUES ('', 'none');
+    """)
+    await fill(one_model)
+    async with serving(dsn, GatedEmbedder()) as address:
+        item = {"contentType": "word", "contentId": "", "priority": 4}
+        assert await address.states(WEBHOOK, item) == {"": "embedded"}
+        assert await address.states(PROCESS, {"dispatch": str(uuid4()), "items": [item]}) == {"": "current"}
 
 
 async def test_the_monitor_counts_rows_and_not_items(post: asyncpg.Connection, dsn: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -16,7 +17,14 @@ import commands
 from commands import Answer
 from daemons import GatedEmbedder, eventually, running
 from local_qstash import Received, Receiver, local_qstash, receiving
+from rowvec.api.messages import read_asked
+from rowvec.pipeline.bell import Bell
+from rowvec.pipeline.deliver import Deliveries
+from rowvec.pipeline.due_board import DueBoard
+from rowvec.pipeline.staleness import Staleness
+from rowvec.pipeline.undelivered import UndeliveredRows
 from rowvec.postgres.connections import Database
+from rowvec.postgres.row_reader import PostgresRowReader
 from rowvec.postgres.row_states import PostgresRowStates
 from rowvec.qstash.answers import Schedule
 from rowvec.qstash.client import Outgoing, QStashClient, connected
@@ -25,6 +33,9 @@ from rowvec.qstash_dev.server import LocalQStash
 
 pytestmark = pytest.mark.one_postgres
 
+NEVER: Final = {"Upstash-NonRetryable-Error": "true"}
+MODELS: Final = {"e5_small": {"provider": "off"}, "first": {"provider": "deterministic", "dimensions": 8}}
+DAEMON: Final = {"EMBEDDING_QUEUE_STRATEGY": "qstash", "models": MODELS}
 QUEUE: Final = "embedding-processor"
 VERDICTS: Final = [
     "queue embedding-processor",
@@ -35,11 +46,13 @@ VERDICTS: Final = [
 
 
 async def refuse(_: Received) -> web.Response:
-    return web.Response(status=489, text="never", headers={"Upstash-NonRetryable-Error": "true"})
+    return web.Response(status=489, text="never", headers=NEVER)
 
 
 async def answer(request: Received) -> web.Response:
     """A daemon that is well, except that it takes no message."""
+    if request.target.startswith("/api/other"):
+        return web.Response(status=489, text="never\x1b[2J\nsay  never", headers=NEVER)
     return web.Response(text="ok") if request.target == "/startupz" else await refuse(request)
 
 
@@ -257,7 +270,10 @@ async def test_a_dead_message_leads_back_to_its_rows(stage: Stage, app: asyncpg.
     database = Database(stage.dsn)
     await database.open()
     try:
-        drained = await DeadLetters(stage.client, PostgresRowStates(database), stage.receiver.root).drain()
+        states = PostgresRowStates(database)
+        staleness, board = Staleness(PostgresRowReader(database), states), DueBoard(time.monotonic)
+        undelivered = UndeliveredRows(Deliveries({}, states, staleness, board, Bell(), 1, 1.0), states, Bell())
+        drained = await DeadLetters(stage.client, undelivered, read_asked, stage.receiver.root).drain()
     finally:
         await database.close()
     assert drained == {"dead_letters": 2}
@@ -266,6 +282,55 @@ async def test_a_dead_message_leads_back_to_its_rows(stage: Stage, app: asyncpg.
         "SELECT content_id FROM rowvec.embedding_queue WHERE message_id IS NULL AND scheduled_at <= now()"
     )
     assert sorted(row["content_id"] for row in due) == ["1", "2"]
+
+
+async def test_a_daemon_leads_back_what_the_application_has_sent_itself(stage: Stage, app: asyncpg.Connection) -> None:
+    await app.execute("""
+        CREATE TABLE word (id text PRIMARY KEY, body text);
+        SELECT rowvec.watch('word', 'word', ARRAY['body'], 2);
+        INSERT INTO word VALUES ('', 'none'), ('a', 'one');
+        INSERT INTO rowvec.task VALUES ('monitor', now() - interval '1 day');
+        DELETE FROM rowvec.change;
+        UPDATE rowvec.source SET swept = true;
+        INSERT INTO rowvec.backfill (content_type, model, done) SELECT content_type, model, true FROM rowvec.unfilled;
+    """)
+    items = [{"contentType": "word", "contentId": id_} for id_ in ("", "a")]
+    await stage.die("/api/embeddings/process-webhook", json.dumps(items[0]))
+    await stage.die("/api/embeddings/process-webhook", json.dumps([items[1], {"contentType": "pets", "contentId": 7}]))
+    pets = await stage.die("/api/embeddings/process-webhook", '{"contentType": "pets", "contentId": "7"}')
+    theirs = await stage.die("/api/other", json.dumps(items[0]))
+
+    async def embedded() -> bool:
+        rows = await app.fetch("SELECT chunk_text FROM rowvec.vector_first ORDER BY 1")
+        letters = (await stage.client.dead_letters())[0]
+        return ([row["chunk_text"] for row in rows], {letter.id for letter in letters}) == (
+            ["none", "one"],
+            {pets, theirs},
+        )
+
+    async with running(stage.dsn, GatedEmbedder(), **{**stage.settings, **DAEMON}):
+        await eventually(embedded)
+    shown = {row["id"]: row for row in (await stage.run("qstash", "dead-letters", "list", "--json")).json}
+    assert (shown[pets]["rows"], shown[pets]["note"]) == ([{"content_type": "pets", "content_id": "7"}], "")
+    assert (shown[theirs]["rows"], shown[theirs]["note"]) == ([], "It was for no page of rowvec here.")
+
+
+async def test_what_is_shown_of_letters_tells_no_secrets_and_keeps_to_its_line(stage: Stage) -> None:
+    headers = {"Upstash-Forward-X-Api-Key": "hush-1", "Upstash-Label": "hush-2"}
+    address = stage.receiver.root.replace("http://", "http://user:hush-3@") + "/api/other?key=hush-4"
+    before = len((await stage.client.dead_letters())[0])
+    await stage.client.publish([Outgoing(address, '{"password": "hush-5"}', headers)])
+
+    async def dead() -> bool:
+        return len((await stage.client.dead_letters())[0]) > before
+
+    await eventually(dead)
+    for flags in ([], ["--json"]):
+        answer = await stage.run("qstash", "dead-letters", "list", *flags)
+        assert (answer.code, answer.err, "/api/other?..." in answer.out) == (0, "", True)
+        assert "hush" not in answer.out
+        assert "\x1b" not in answer.out
+        assert "never [2J say never" in answer.out
 
 
 # What stands in the way.
@@ -346,7 +411,7 @@ async def test_the_doctor_names_what_is_paused_or_differs_and_dead_letters(stage
         f"qstash queue {QUEUE}": "It has parallelism 2 instead of 1.",
         "qstash schedule rowvec-monitor": "It is paused. The daemons' own clock does what it would wake them for.",
         "qstash schedule rowvec-retry": "It has cron 'CRON_TZ=UTC 0 3 * * 0' instead of 'CRON_TZ=UTC 0 4 * * 0'.",
-        "qstash dead letters": "Messages that QStash could not deliver: 1. Their rows are done without them.",
+        "qstash dead letters": "Messages that QStash could not deliver: 1. A daemon leads them back to their rows.",
     }
     await stage.client.pause_queue(QUEUE)
     assert (await complaints(stage))[f"qstash queue {QUEUE}"]["message"].startswith("It is paused")

@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
+from rowvec.domain.storable import storable
+
 Answer = Mapping[str, Any]
-_ANSWER_CHARACTERS: Final = 500
+LINE_CHARACTERS: Final = 300
 _MOST_MILLISECONDS: Final = 253402300799999
 
 
@@ -137,15 +139,16 @@ def read_schedule(answer: Answer) -> Schedule:
 
 def read_dead_letter(answer: Answer) -> DeadLetter:
     """Return a dead letter."""
+    body = answer.get("body")
     return DeadLetter(
         id=_text(answer["dlqId"]),
         message_id=_text(answer.get("messageId")),
         url=_text(answer.get("url")),
-        body=_text(answer.get("body")) or None,
+        body=body if isinstance(body, str) and body else None,
         label=_text(answer.get("label")),
         queue=_text(answer.get("queueName")),
         status=_number(answer.get("responseStatus")),
-        answer=_line(_text(answer.get("responseBody"))),
+        answer=one_line(_text(answer.get("responseBody"))),
         created_at=_moment(answer.get("createdAt")),
     )
 
@@ -168,18 +171,20 @@ def without_secrets(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:
         return "?"
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "..." if parts.query else "", ""))
+    query = "..." if parts.query else ""
+    return one_line(urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, "")))
 
 
-def _line(text: str) -> str:
-    """Return the beginning of a text for a log and a terminal, which control characters might take over."""
-    shown = "".join(character if character.isprintable() else " " for character in text[:_ANSWER_CHARACTERS])
-    return " ".join(shown.split())
+def one_line(text: str) -> str:
+    """Return the beginning of a text for a log or a terminal, which control characters might take over."""
+    shown = "".join(character if character.isprintable() else " " for character in text[: 4 * LINE_CHARACTERS])
+    line = " ".join(shown.split())
+    return line if len(line) <= LINE_CHARACTERS else line[: LINE_CHARACTERS - 3] + "..."
 
 
 def _text(value: object) -> str:
-    """Return a text, an empty one for whatever else it may be."""
-    return value if isinstance(value, str) else ""
+    """Return a text that can be written down, an empty one for whatever else it may be."""
+    return storable(value) if isinstance(value, str) else ""
 
 
 def _number(value: object) -> int | None:

@@ -248,7 +248,7 @@ class QStashClient:
     async def dead_letter(self, id_: str) -> DeadLetter | None:
         """Return a dead letter; None when there is none of that id."""
         found = await self._find(f"/v2/dlq/{_name(id_)}")
-        return None if found is None else self._read(read_dead_letter, {"dlqId": id_, **found})
+        return None if found is None else self._read(lambda one: read_dead_letter({"dlqId": id_, **one}), found)
 
     async def delete_dead_letters(self, ids: Sequence[str]) -> int:
         """Remove dead letters; return how many. UsageError as of `cancel`."""

@@ -11,8 +11,8 @@ from typing import Final
 import orjson
 
 from rowvec.domain.errors import CarrierError, CarrierTrouble
+from rowvec.qstash.answers import one_line
 
-WORDS: Final = 300
 _FORMS: Final[Mapping[type, str]] = {str: "text", int: "number", float: "number", bool: "truth value"}
 UNSAID: Final = "[...]"
 TOKEN: Final = "Set QSTASH_TOKEN to a token of this account that may publish."  # noqa: S105 - a hint
@@ -108,8 +108,7 @@ def words(said: str, token: str) -> str:
         said: the content of an answer, JSON or not.
         token: is left out.
     """
-    said = " ".join(_sentence(said).replace(token, UNSAID).split())
-    return said if len(said) <= WORDS else said[: WORDS - 3] + "..."
+    return one_line(_sentence(said).replace(token, UNSAID))
 
 
 def _sentence(said: str) -> str:
