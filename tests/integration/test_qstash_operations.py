@@ -304,7 +304,7 @@ async def test_a_daemon_leads_back_what_the_application_has_sent_itself(stage: S
         rows = await app.fetch("SELECT chunk_text FROM rowvec.vector_first ORDER BY 1")
         letters = (await stage.client.dead_letters())[0]
         return ([row["chunk_text"] for row in rows], {letter.id for letter in letters}) == (
-            ["none", "one"],
+            ["body: none", "body: one"],
             {pets, theirs},
         )
 

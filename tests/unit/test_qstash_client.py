@@ -246,6 +246,8 @@ MISREAD: dict[str, tuple[object, Call, str]] = {
     "null": ("null", CALLS["delete_dead_letters"], "It is null."),
     "a letter": ({"messages": ["sig_1"]}, CALLS["dead_letters"], "It is a text."),
     "a key": ({"current": "sig_1"}, CALLS["signing_keys"], "It is an object with 'current'."),
+    "half a character": ({"current": "\ud800", "next": "sig_1"}, CALLS["signing_keys"], "It is an object with "),
+    "a list for a letter": ([], CALLS["dead_letter"], "It is a list of 0."),
     "a schedule": ([], CALLS["put_schedule"], "It is of another form than its SDK knows."),
 }
 

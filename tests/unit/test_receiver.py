@@ -392,7 +392,7 @@ async def test_a_dead_message_leads_back_to_its_rows() -> None:
     async with serving() as served:
         for path, body in sent:
             assert (await served.send(FAILURE, failure_of(path, encoded(body))))[0] == 200
-            bare = json.dumps({"sourceBody": encoded(body)}).encode()
+            bare = json.dumps({"status": None, "sourceBody": encoded(body)}).encode()
             assert (await served.send(FAILURE, bare))[0] == 200
     assert served.undelivered.asked[1::2] == served.undelivered.asked[::2]
     assert served.undelivered.asked[::2] == [

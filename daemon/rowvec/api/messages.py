@@ -85,8 +85,7 @@ class Attempt(_Form):
 
     source_body: str = Field("", alias="sourceBody")
     source_message_id: str = Field("", alias="sourceMessageId")
-    status: int = 0
-    retried: int = 0
+    status: int | None = None
     url: str = ""
 
     @property

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Final, TypeAlias
 import typer
 import uvloop
 
-from rowvec.api.messages import read_asked
 from rowvec.cli.output import Json, console, print_json, print_table
 from rowvec.cli.qstash_service import opened
 from rowvec.domain.errors import CarrierError, CarrierTrouble, ConfigurationError, UsageError
@@ -154,6 +153,9 @@ def _shown(letter: DeadLetter, site: str) -> dict[str, Any]:
 
 def _asked(letter: DeadLetter, site: str) -> tuple[Asked, str]:
     """Return what a letter asks for, and why that is nothing."""
+    # Only who has letters pays for the import of what reads them.
+    from rowvec.api.messages import read_asked  # noqa: PLC0415
+
     if not is_ours(letter, site):
         return NOTHING, "It was for no page of rowvec here."
     try:

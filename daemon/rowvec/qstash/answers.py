@@ -157,12 +157,12 @@ def read_keys(answer: Answer) -> SigningKeys:
     """Return the signing keys.
 
     Raises:
-        TypeError: one is no text.
+        TypeError: one is no text, or none that could sign anything.
     """
-    current, following = answer["current"], answer["next"]
-    if not isinstance(current, str) or not isinstance(following, str):
+    keys = SigningKeys(_text(answer["current"]), _text(answer["next"]))
+    if list(keys) != [answer["current"], answer["next"]]:
         raise TypeError("The signing keys are no texts.")
-    return SigningKeys(current, following)
+    return keys
 
 
 def without_secrets(url: str) -> str:
