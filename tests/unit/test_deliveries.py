@@ -88,6 +88,7 @@ class StubStates:
         self.enqueued: list[Mapping[Key, int | None]] = []
         self.answers = asyncio.Event()
         self.answers.set()
+        self.comparing: Callable[[], None] = lambda: None
 
     async def show(self, rows: Sequence[Key]) -> Mapping[Key, RowStanding]:
         await self.answers.wait()
@@ -95,6 +96,7 @@ class StubStates:
 
     async def fingerprints(self, model: str, rows: Sequence[Key]) -> Mapping[Key, Fingerprint]:
         del model
+        self.comparing()
         return {row: self.held[row] for row in rows if row in self.held}
 
     async def enqueue(self, rows: Mapping[Key, int | None]) -> None:
@@ -192,6 +194,13 @@ async def test_a_daemon_that_stops_leaves_what_it_has_not_begun_of_a_long_list()
         line.free.set()
         await begun
         assert [len(claim.items) for claim in line.carried] == [BATCH_ITEMS]
+
+
+async def test_a_model_that_goes_while_rows_are_compared_is_no_error() -> None:
+    async with Daemon("first", "second") as daemon:
+        await daemon.states_of(ONE)
+        daemon.states.comparing = daemon.rooms[1].stop
+        assert await daemon.states_of(ONE, dispatched=False) == [RowState.CURRENT]
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ class Deliveries:
         """Return the rows that are on their way without us; those that are stale are queued now."""
         under_way = {row for row, state in states.items() if standings[row].unfolded or state in ON_ITS_WAY}
         idle = [row for row, state in states.items() if state in {RowState.CURRENT, RowState.GONE}]
-        stale = await self._staleness.find([row for row in idle if row not in under_way], self._takers)
+        stale = await self._staleness.find([row for row in idle if row not in under_way], list(self._takers))
         if stale:
             await self._states.enqueue({row: rows[row] for row in stale})
             log.info("rows.enqueued", rows=len(stale))
