@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import io
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -12,13 +13,14 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestClient, TestServer
 from structlog.testing import capture_logs
 from yarl import URL
 
 from clocks import FakeClock
 from qstash_signing import CURRENT, NEXT, claims_of, signature, signed
+from rowvec.api import server
 from rowvec.api import signed as signed_pages
 from rowvec.api.answers import Bearer
 from rowvec.api.messages import ROWS_MOST
@@ -359,6 +361,35 @@ async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.M
         writer.write(b"POST " + WEBHOOK.encode() + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345")
         assert (await reader.readline()).startswith(b"HTTP/1.1 408")
         writer.close()
+
+
+async def test_a_body_is_verified_as_it_came() -> None:
+    served = Served(keys=True)
+    packed = gzip.compress(ROW)
+    headers = {"Upstash-Signature": signature(SITE + WEBHOOK, packed, CURRENT, served.now), "Content-Encoding": "gzip"}
+    async with server.serving(served.app, "127.0.0.1", 0) as address, ClientSession() as session:
+        async with session.post(address + WEBHOOK, data=packed, headers=headers) as answer:
+            assert answer.status == 489
+        unpacked = {**headers, "Upstash-Signature": signature(SITE + WEBHOOK, ROW, CURRENT, served.now)}
+        async with session.post(address + WEBHOOK, data=packed, headers=unpacked) as answer:
+            assert answer.status == 401
+    assert served.deliverer.asked == []
+
+
+@pytest.mark.parametrize("rest", [b"Content-Length: 5\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"])
+async def test_a_body_that_is_cut_off_is_no_error_of_ours(rest: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    served = Served(keys=True)
+    async with server.serving(served.app, "127.0.0.1", 0) as address:
+        _, writer = await asyncio.open_connection("127.0.0.1", URL(address).port)
+        writer.write(f"POST {WEBHOOK} HTTP/1.1\r\nHost: x\r\n".encode() + rest)
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.transport.abort()
+        said = b'rowvec_deliveries_total{status="400"} 1.0'
+        async with asyncio.timeout(5):
+            while said not in served.metrics.render():  # noqa: ASYNC110 - nobody is answered
+                await asyncio.sleep(0.01)
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 @pytest.mark.parametrize("path", SIGNED)

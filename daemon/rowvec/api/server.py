@@ -57,7 +57,8 @@ async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[s
     Raises:
         ConfigurationError: the address can't be bound.
     """
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+    # Bodies as they came: what is signed is what was sent, and nobody has us unpack a bomb.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, auto_decompress=False)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)

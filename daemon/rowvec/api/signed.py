@@ -103,6 +103,8 @@ async def _read(request: web.Request) -> bytes | web.Response:
         return refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, error.text or error.reason)
     except TimeoutError:
         return refusal(HTTPStatus.REQUEST_TIMEOUT, "The body does not come.")
+    except ConnectionError:
+        return refusal(HTTPStatus.BAD_REQUEST, "The body was cut off.")
 
 
 async def finished(work: Work, body: bytes, unreadable: int) -> web.Response:
