@@ -52,6 +52,7 @@ class FakeDispatches:
         counted: what `count_dispatched` answers.
         collected: what `look_held` answers.
         looks: how often it was counted.
+        collected_for: the models whose collected items were last asked for.
         away: while set, nothing is answered.
     """
 
@@ -64,6 +65,7 @@ class FakeDispatches:
         self.recalled: list[int] = []
         self.counted = Dispatched(0, 0)
         self.collected = Held(0.0, full=False, overdue=False)
+        self.collected_for: list[str] = []
         self.looks = 0
         self.sent = (0, 0)
         self.away = False
@@ -100,8 +102,9 @@ class FakeDispatches:
         self.sent = (self.sent[0] + messages, self.sent[1] + items)
 
     async def look_held(self, lane: Lane, models: Sequence[str], enough: int) -> Held:
-        del lane, models, enough
+        del lane, enough
         self._check()
+        self.collected_for = list(models)
         return self.collected
 
     def _check(self) -> None:

@@ -458,7 +458,7 @@ class Collected:
         self.board = DueBoard(self.clock)
         pulse = Pulse("collect", 30.0, self.clock)
         self.collector = Collector(
-            Lane.BULK, self.dispatches, self.board, lambda: ["m"], lambda: self.state, 64, self.clock, pulse
+            Lane.BULK, self.dispatches, self.board, lambda: ["m", "n"], lambda: self.state, 64, self.clock, pulse
         )
         self.board.offer([Slot("m", Lane.BULK, "post"), Slot("m", Lane.STANDARD, "post")])
 
@@ -508,6 +508,14 @@ async def test_it_goes_when_it_is_old_or_full_or_a_message_left_something(
 ) -> None:
     await collected.look(oldest, full=full, overdue=overdue)
     assert await collected.goes()
+
+
+async def test_what_waits_for_a_model_that_is_let_alone_lets_nothing_go(collected: Collected) -> None:
+    await collected.look()
+    assert collected.dispatches.collected_for == ["m", "n"]
+    collected.board.rest_model("n", "It is broken.")
+    await collected.look()
+    assert collected.dispatches.collected_for == ["m"]
 
 
 async def test_it_goes_while_the_carrier_takes_nothing(collected: Collected) -> None:

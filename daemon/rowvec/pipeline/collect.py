@@ -26,7 +26,8 @@ class Collector:
     """Holds a lane until it is asked for, or full, or the oldest item has waited for a good part of its lane's time.
 
     What a message has left undone lets it go too, and so does a carrier that takes nothing. Once let go it is held
-    again when all that had been collected by then is gone.
+    again when all that had been collected by then is gone. Items of a model that is let alone count for nothing: they
+    go nowhere, and would keep the lane from being held for the others.
 
     Args:
         lane: is held.
@@ -72,7 +73,7 @@ class Collector:
             self._pulse.beat()
             try:
                 now = self._clock.seconds()
-                held = await self._dispatches.look_held(self._lane, list(self._models()), self._enough)
+                held = await self._dispatches.look_held(self._lane, self._board.awake(self._models()), self._enough)
                 self._judge(held, now - self._released_at)
             except DatabaseUnavailableError as error:
                 log.debug("collect.interrupted", error=str(error))

@@ -108,6 +108,10 @@ class DueBoard:
         self._models.pop(name, None)
         self._tell()
 
+    def awake(self, names: Iterable[str]) -> list[str]:
+        """Return which of these models are not let alone."""
+        return [name for name in names if name not in self._models]
+
     def rest_source(self, content_type: str, seconds: float, why: str) -> None:
         """Let a source alone for a while, from now."""
         self._sources[content_type] = _Rest(self._seconds() + seconds, why)
