@@ -409,7 +409,8 @@ END $$;
 
 -- An operator's UPDATE writes the columns that it changes, and no others. Set back to `queued`, all items of the row that
 -- are not queued become it, whatever their model, and a worker that has one of them is refused when it comes back.
--- Otherwise the new values go to the items that have the status that is shown; a priority to all.
+-- Otherwise the new values go to the items that have the status that is shown; a priority to all. What a message carries
+-- waits for it no longer once it has another time, or has become immediate.
 -- Nothing is waited for: a row that a writer or the daemon holds at this moment is passed over, and not counted.
 CREATE OR REPLACE FUNCTION rowvec.studify_update() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
@@ -420,6 +421,7 @@ DECLARE
     new_error boolean := NEW.error_message IS DISTINCT FROM OLD.error_message;
     new_time boolean := NEW.scheduled_at <> OLD.scheduled_at;
     new_priority boolean := NEW.priority <> OLD.priority;
+    hastened boolean := new_priority AND NEW.priority <= 2;
     ids bigint[];
 BEGIN
     PERFORM rowvec.studify_check(OLD, NEW);
@@ -437,7 +439,7 @@ BEGIN
         token = CASE WHEN NOT reset THEN q.token END,
         daemon = CASE WHEN NOT reset THEN q.daemon END,
         lease_expires_at = CASE WHEN NOT reset THEN q.lease_expires_at END,
-        message_id = CASE WHEN NOT reset THEN q.message_id END,
+        message_id = CASE WHEN NOT (reset OR hastened OR (shown.as_well AND new_time)) THEN q.message_id END,
         retry_count = CASE WHEN shown.as_well AND new_retries THEN NEW.retry_count ELSE q.retry_count END,
         error_message = CASE WHEN shown.as_well AND (new_error OR (reset AND NEW.error_message IS NULL))
                              THEN NEW.error_message ELSE q.error_message END,
@@ -446,7 +448,8 @@ BEGIN
                             THEN NULL ELSE q.error_detail END,
         -- Never before now: claims look only a minute back.
         scheduled_at = CASE WHEN shown.as_well AND new_time THEN greatest(NEW.scheduled_at, now())
-                            WHEN reset THEN now() ELSE q.scheduled_at END,
+                            WHEN reset OR (hastened AND q.status = 'queued' AND q.message_id IS NOT NULL) THEN now()
+                            ELSE q.scheduled_at END,
         priority = CASE WHEN new_priority THEN NEW.priority ELSE q.priority END,
         updated_at = now()
     FROM (SELECT i.id, CASE WHEN reset THEN i.status <> 'queued' ELSE i.status = OLD.status END AS as_well

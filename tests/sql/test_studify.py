@@ -881,6 +881,31 @@ async def test_an_update_writes_the_columns_that_it_changes(user: asyncpg.Connec
 
 
 @pytest.mark.parametrize(
+    ("assignments", "carried", "due_in"),
+    [
+        ("priority = 1", False, 0),
+        ("priority = 3", True, 30),
+        ("scheduled_at = now() - interval '1 hour'", False, 0),
+        ("scheduled_at = now() + interval '1 hour', priority = 1", False, 3600),
+        ("error_message = 'Seen'", True, 30),
+    ],
+)
+async def test_what_is_made_immediate_or_due_at_another_time_waits_for_no_message(
+    user: asyncpg.Connection, worker: Worker, assignments: str, due_in: int, *, carried: bool
+) -> None:
+    await add_courses(user, 1)
+    await fold(worker)
+    await user.execute("UPDATE rowvec.embedding_queue SET priority = 4")
+    await user.execute("""
+        UPDATE rowvec.embedding_queue SET message_id = gen_random_uuid(), scheduled_at = now() + interval '30 s'
+    """)
+    assert await user.execute(f"UPDATE embedding_queue SET {assignments}") == "UPDATE 1"
+    item = (await queue(user))["1", "e5_small"]
+    left = (item["scheduled_at"] - await user.fetchval("SELECT now()")).total_seconds()
+    assert (item["message_id"] is not None, left) == (carried, pytest.approx(due_in, abs=5))
+
+
+@pytest.mark.parametrize(
     ("assignments", "message"),
     [
         ("status = 'processing'", "The status can be set to queued only, not processing."),
