@@ -123,6 +123,26 @@ async def test_what_is_no_destination(stage: Stage, destination: str, words: str
     assert words in told.json["error"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "headers"),
+    [
+        ("POST", "/v2/publish/http://127.0.0.1:1/x", "", {"upstash_retries": "9" * 5000}),
+        ("POST", "/v2/publish/http://127.0.0.1:1/x", "", {"upstash_not_before": "9" * 400}),
+        ("POST", "/v2/batch", '[{"destination": "http://[::1"}]', {}),
+        ("POST", "/v2/queues", '{"queueName": "line", "parallelism": true}', {}),
+        ("DELETE", "/v2/messages", '{"messageIds": 7}', {}),
+        ("DELETE", "/v2/dlq", '{"dlqIds": [7]}', {}),
+        ("GET", f"/v2/dlq?cursor={'9' * 5000}-0", "", {}),
+        ("GET", f"/v2/logs?cursor={'9' * 5000}", "", {}),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(
+    stage: Stage, method: str, path: str, body: str, headers: dict[str, str]
+) -> None:
+    told = await stage.caller.call(method, path, body, **headers)
+    assert (told.status, list(told.json)) == (400, ["error"])
+
+
 async def test_an_error_is_json_everywhere(stage: Stage) -> None:
     for method, path, status in (("GET", "/v2/nothing", 404), ("PUT", "/v2/batch", 405), ("GET", "/v2/dlq?x=y", 400)):
         told = await stage.caller.call(method, path)

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from rowvec.qstash_dev.carry import Carrier, new_id
 from rowvec.qstash_dev.flow import FlowKeys
@@ -191,7 +192,11 @@ def check_url(url: str) -> None:
     """
     if not url.startswith(("http://", "https://")):
         raise RefusalError(400, "invalid destination url: endpoint has invalid scheme, add http:// or https://")
-    if not url.split("://", 1)[1].split("/", 1)[0].split("?", 1)[0]:
+    try:
+        host = urlsplit(url).netloc
+    except ValueError as error:
+        raise RefusalError(400, f"invalid destination url: {error}") from error
+    if not host:
         raise RefusalError(400, "invalid destination url: endpoint has no host")
 
 

@@ -15,6 +15,8 @@ DEFAULT_RETRIES: Final = 3
 WEEK_SECONDS: Final = 7 * 86400
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
+DIGITS: Final = 18
+NUMBER: Final = re.compile(f"[0-9]{{1,{DIGITS}}}")
 
 _OWN: Final = frozenset({"host", "connection", "content-length", "transfer-encoding", "authorization"})
 _CALLBACK_OPTIONS: Final = ("retries", "timeout", "method", "delay", "retry-delay")
@@ -148,6 +150,17 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
+def read_number(name: str, text: str) -> int:
+    """Return the number in a text.
+
+    Raises:
+        RefusalError: 400, it is none, or one of more than 18 digits.
+    """
+    if not NUMBER.fullmatch(text):
+        raise RefusalError(400, f"invalid {name}: {text[:DIGITS]!r} is not a number")
+    return int(text)
+
+
 def _by_name(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for name, value in pairs:
@@ -191,9 +204,7 @@ def _method(text: str) -> str:
 
 def _number(one: Mapping[str, str], name: str, default: int) -> int:
     text = one.get(name, str(default))
-    if not text.isascii() or not text.isdigit():
-        raise RefusalError(400, f"invalid {canonical(name)}: {text!r} is not a number")
-    return int(text)
+    return read_number(canonical(name), text)
 
 
 def _duration(one: Mapping[str, str], name: str) -> float | None:

@@ -40,6 +40,18 @@ async def read_object(request: web.Request) -> dict[str, Any]:
     return body
 
 
+async def read_ids(request: web.Request, name: str) -> list[str]:
+    """Return the ids in the JSON object of a request; none if there is no body.
+
+    Raises:
+        RefusalError: 400, it is no list of texts.
+    """
+    ids = (await read_object(request)).get(name) or []
+    if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
+        raise RefusalError(400, f"invalid {name}: expected an array of strings")
+    return ids
+
+
 def caller_ip(request: web.Request) -> str:
     """Return who asks."""
     return request.remote or ""

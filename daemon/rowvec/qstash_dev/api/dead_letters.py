@@ -8,12 +8,12 @@ from typing import Final
 
 from aiohttp import web
 
-from rowvec.qstash_dev.api.answers import answer, empty, given_options, read_object
+from rowvec.qstash_dev.api.answers import answer, empty, given_options, read_ids
 from rowvec.qstash_dev.api.filters import DEAD_LETTERS, facts_of, page_size, read_filter
 from rowvec.qstash_dev.carry import Carrier
 from rowvec.qstash_dev.intake import Intake, Letter
 from rowvec.qstash_dev.messages import DeadLetter
-from rowvec.qstash_dev.options import Given
+from rowvec.qstash_dev.options import Given, read_number
 from rowvec.qstash_dev.refusals import RefusalError
 from rowvec.qstash_dev.wire import milliseconds, show_dead_letter
 
@@ -77,9 +77,9 @@ class DeadLetters:
         return answer({"cursor": following, "responses": responses}, 201)
 
     async def _meant(self, request: web.Request) -> tuple[list[DeadLetter], str]:
-        ids = (await read_object(request)).get("dlqIds") or []
+        ids = await read_ids(request, "dlqIds")
         parameters = [(name, value) for name, value in request.query.items() if not name.startswith("upstash-")]
-        named = [("dlqIds", str(name)) for name in ids]
+        named = [("dlqIds", name) for name in ids]
         return self._page([*parameters, *named], request.query.get("cursor"), request.query.get("count"))
 
     def _page(
@@ -126,9 +126,7 @@ def _place(name: str) -> tuple[int, int]:
         RefusalError: 400, it is none.
     """
     moment, _, number = name.partition("-")
-    if not (moment.isdigit() and number.isdigit()):
-        raise RefusalError(400, f"invalid cursor: {name}")
-    return int(moment), int(number)
+    return read_number("cursor", moment), read_number("cursor", number)
 
 
 def _time(letter: DeadLetter) -> int:

@@ -10,8 +10,9 @@ from typing import Final
 from aiohttp import web
 
 from rowvec.qstash_dev.api.answers import answer
-from rowvec.qstash_dev.api.filters import EVENTS, Filter, facts_of, number, page_size, read_filter
+from rowvec.qstash_dev.api.filters import EVENTS, Filter, facts_of, page_size, read_filter
 from rowvec.qstash_dev.messages import Event
+from rowvec.qstash_dev.options import read_number
 from rowvec.qstash_dev.record import Record
 from rowvec.qstash_dev.wire import milliseconds, show_event
 
@@ -40,7 +41,7 @@ class Events:
         wanted = read_filter(request.query.items(), EVENTS)
         size = page_size(request.query.get("count"), PAGE)
         cursor = request.query.get("cursor")
-        start = self.record.noted if cursor is None else number("cursor", cursor)
+        start = self.record.noted if cursor is None else read_number("cursor", cursor)
         found = list(islice(self._newest(wanted, start), size + 1))
         shown = {name: [show_event(event) for _, event in found[:size]]}
         return answer({**shown, **({"cursor": str(found[size][0])} if len(found) > size else {})})

@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from rowvec.qstash_dev.messages import Message
+from rowvec.qstash_dev.options import read_number
 from rowvec.qstash_dev.refusals import RefusalError
 
 PAGING: Final = frozenset({"cursor", "count", "qstash_token"})
@@ -55,7 +56,7 @@ def read_filter(parameters: Iterable[tuple[str, str]], allowed: frozenset[str]) 
     dates = {"fromDate": 0, "toDate": 1 << 62}
     for name, value in parameters:
         if name in DATES:
-            dates[name] = number(name, value)
+            dates[name] = read_number(name, value)
         elif name in allowed:
             wanted.setdefault(_SAME.get(name, name), set()).update(_values(name, value))
         elif name not in PAGING:
@@ -81,17 +82,6 @@ def facts_of(message: Message) -> dict[str, frozenset[str]]:
     return {**found, "label": frozenset(message.options.labels)}
 
 
-def number(name: str, value: str) -> int:
-    """Return the number in a parameter.
-
-    Raises:
-        RefusalError: 400, it is none.
-    """
-    if not (value.isascii() and value.isdigit()):
-        raise RefusalError(400, f"invalid {name}: {value!r} is not a number")
-    return int(value)
-
-
 def page_size(value: str | None, most: int) -> int:
     """Return how many are asked for.
 
@@ -100,7 +90,7 @@ def page_size(value: str | None, most: int) -> int:
     """
     if value is None:
         return most
-    count = number("count", value)
+    count = read_number("count", value)
     if count < 1:
         raise RefusalError(400, "invalid count: at least 1")
     return min(count, most)

@@ -8,8 +8,8 @@ from typing import Any
 from aiohttp import web
 
 from rowvec.qstash_dev.api.answers import answer, empty
-from rowvec.qstash_dev.api.filters import number
 from rowvec.qstash_dev.flow import FlowKey, FlowKeys
+from rowvec.qstash_dev.options import read_number
 from rowvec.qstash_dev.refusals import RefusalError
 from rowvec.qstash_dev.wire import known
 
@@ -65,10 +65,10 @@ class FlowControls:
         """Set what messages no longer change."""
         key, query = self._make(request), request.query
         if "parallelism" in query:
-            key.parallelism, key.pinned_parallelism = number("parallelism", query["parallelism"]), True
+            key.parallelism, key.pinned_parallelism = read_number("parallelism", query["parallelism"]), True
         if "rate" in query:
-            key.rate, key.pinned_rate = number("rate", query["rate"]), True
-            key.period = number("period", query.get("period", "1"))
+            key.rate, key.pinned_rate = read_number("rate", query["rate"]), True
+            key.period = read_number("period", query.get("period", "1"))
         key.admit()
         return empty()
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-from rowvec.qstash_dev.api.answers import answer, read_object
+from rowvec.qstash_dev.api.answers import answer, read_ids
 from rowvec.qstash_dev.api.filters import CANCEL, facts_of, page_size, read_filter
 from rowvec.qstash_dev.carry import Carrier
 from rowvec.qstash_dev.messages import Journey
@@ -47,8 +47,8 @@ class Messages:
 
     async def cancel_many(self, request: web.Request) -> web.Response:
         """Cancel the messages of a filter; without one, or with an empty list of ids, all."""
-        ids = (await read_object(request)).get("messageIds") or []
-        parameters = [*request.query.items(), *(("messageIds", str(name)) for name in ids)]
+        ids = await read_ids(request, "messageIds")
+        parameters = [*request.query.items(), *(("messageIds", name) for name in ids)]
         most = page_size(request.query.get("count"), MANY)
         meant = self._meant(parameters)[:most]
         for journey in meant:

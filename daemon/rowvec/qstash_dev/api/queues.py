@@ -72,7 +72,8 @@ class Queues:
         return empty()
 
     def _check(self, name: str, parallelism: object) -> None:
-        if parallelism is not None and (not isinstance(parallelism, int) or parallelism < 1):
+        # A bool is an int to Python, and to nobody else.
+        if parallelism is not None and (type(parallelism) is not int or parallelism < 1):
             raise RefusalError(400, "parallelism must be at least 1")
         if parallelism is not None and parallelism > self.plan.queue_parallelism:
             raise quota("maxParallelism", self.plan.queue_parallelism)
