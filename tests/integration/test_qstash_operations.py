@@ -279,7 +279,7 @@ async def test_a_dead_message_leads_back_to_its_rows(stage: Stage, app: asyncpg.
     assert drained == {"dead_letters": 2}
     assert [letter.id for letter in (await stage.client.dead_letters())[0]] == [riddle]
     due = await app.fetch(
-        "SELECT content_id FROM rowvec.embedding_queue WHERE message_id IS NULL AND scheduled_at <= now()"
+        "SELECT content_id FROM rowvec.embedding_queue WHERE message_id = $1 AND scheduled_at <= now()", message
     )
     assert sorted(row["content_id"] for row in due) == ["1", "2"]
 

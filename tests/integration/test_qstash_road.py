@@ -14,7 +14,9 @@ from daemons import GatedEmbedder, eventually, finished
 from local_qstash import Faults, local_qstash
 from qstash_road import road
 from rowvec.app.daemon import Daemon
-from rowvec.domain.errors import ModelUnavailableError
+from rowvec.domain.errors import ModelUnavailableError, StoppingError
+from rowvec.domain.row_states import Delivered
+from rowvec.pipeline.deliver import Deliveries
 
 pytestmark = pytest.mark.one_postgres
 
@@ -127,3 +129,21 @@ async def test_a_dead_second_model_does_not_block_the_queue(note: asyncpg.Connec
         second.broken = None
         await eventually(lambda: finished(note, "second"), PATIENCE_SECONDS)
         assert await differences(note, "second") == []
+
+
+async def test_what_nobody_takes_out_of_its_message_is_not_sent_again(
+    note: asyncpg.Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address may lead to a daemon that has no model: each message dies there long before its deadline."""
+    monkeypatch.setattr(Deliveries, "deliver", nobody_is_here)
+    await note.execute("UPDATE rowvec.model SET active = name = 'first'")
+    embedder = GatedEmbedder()
+    settings = {"QSTASH_MAX_RETRIES": 0, "ROWVEC_DISPATCH_DEADLINE_SECONDS": 3600}
+    async with local_qstash() as qstash, road(dsn, qstash, embedder, **settings):
+        await note.execute("INSERT INTO note (body) VALUES ('x')")
+        await eventually(lambda: finished(note), within=PATIENCE_SECONDS)
+        assert (embedder.texts, qstash.counts["failed"]) == (["x"], 1)
+
+
+async def nobody_is_here(*_: object, **__: object) -> Delivered:
+    raise StoppingError("No model takes anything here just now.")

@@ -110,7 +110,7 @@ async def test_rows_are_taken_back_from_their_message_alone(
         SELECT content_id, message_id, scheduled_at <= now() AS due FROM rowvec.embedding_queue
         WHERE model = 'first' ORDER BY 1
     """)
-    assert [tuple(row) for row in left] == [("1", None, True), ("2", others, False), ("3", mine, False)]
+    assert [tuple(row) for row in left] == [("1", mine, True), ("2", others, False), ("3", mine, False)]
 
 
 async def test_rows_that_wait_are_counted_once_whatever_the_number_of_models(
