@@ -10,6 +10,7 @@ from typing import Any, Final
 import asyncpg
 import pytest
 
+from benchmarks.scratch import free_port
 from daemons import GatedEmbedder, eventually, finished
 from local_qstash import Faults, local_qstash
 from qstash_road import road
@@ -129,6 +130,28 @@ async def test_a_dead_second_model_does_not_block_the_queue(note: asyncpg.Connec
         second.broken = None
         await eventually(lambda: finished(note, "second"), PATIENCE_SECONDS)
         assert await differences(note, "second") == []
+
+
+async def test_what_is_brought_to_a_daemon_whose_model_is_out_is_done_by_another(
+    note: asyncpg.Connection, dsn: str
+) -> None:
+    """It is left in its message until the deadline, instead of going out in the next one for ever."""
+    await note.execute("UPDATE rowvec.model SET active = name = 'first'")
+    working, broken = GatedEmbedder(), GatedEmbedder()
+    broken.broken, site = ModelUnavailableError("It is out."), f"http://127.0.0.1:{free_port()}"
+    there = {"SITE_URL": site, "ROWVEC_HTTP_PORT": int(site.rsplit(":", 1)[1]), "EMBEDDING_QUEUE_STRATEGY": "database"}
+    async with local_qstash() as qstash, road(dsn, qstash, broken, **there) as daemon:
+        await note.execute("INSERT INTO note (body) VALUES ('x')")
+        await eventually(lambda: is_out(daemon))
+        async with road(dsn, qstash, working, SITE_URL=site):
+            await note.execute("INSERT INTO note (body) VALUES ('y')")
+            await eventually(lambda: finished(note), within=PATIENCE_SECONDS)
+            assert sorted(working.texts) == ["x", "y"]
+            assert qstash.counts["published"] <= 2
+
+
+async def is_out(daemon: Daemon) -> bool:
+    return bool(daemon._board.resting())  # noqa: SLF001 - what a heartbeat tells later
 
 
 async def test_what_nobody_takes_out_of_its_message_is_not_sent_again(

@@ -244,6 +244,17 @@ async def test_a_daemon_that_stops_takes_nothing_more_but_ends_what_it_has_begun
         assert await begun == [RowState.EMBEDDED]
 
 
+async def test_nothing_is_taken_for_a_model_that_is_let_alone() -> None:
+    async with Daemon("first", "second") as daemon:
+        daemon.board.rest_model("second", "It is broken.")
+        await daemon.states_of(ONE)
+        assert [len(line.carried) for line in daemon.lines.values()] == [1, 0]
+        daemon.board.rest_model("first", "It is broken.")
+        daemon.states.standings = lambda _: RowStanding(watched=True, statuses=frozenset({"queued"}))
+        assert await daemon.states_of(TWO) == [RowState.WAITING]
+        assert [len(line.carried) for line in daemon.lines.values()] == [1, 0]
+
+
 async def test_when_full_it_says_so_and_takes_again_when_it_is_not() -> None:
     async with Daemon("first", at_once=2) as daemon:
         daemon.lines["first"].free.clear()

@@ -37,13 +37,14 @@ class Deliveries:
     """Has rows brought up to date by all models that are here, and says what became of each.
 
     A model that has once not been done in time is not waited for until it has finished something again: so one that
-    hangs takes the time of one message and not of all.
+    hangs takes the time of one message and not of all. For one that is let alone nothing is taken: its items wait for
+    their deadline, which is another daemon's turn.
 
     Args:
         takers: what claims by key, by the names of the models.
         states: how rows stand.
         staleness: finds rows whose change nobody has seen.
-        board: is told of rows that a dead message leaves behind.
+        board: tells which models are let alone, and is told of rows that a dead message leaves behind.
         bell: is rung for rows that were not queued.
         at_once: how many messages may be waited for.
         seconds: how long one of them may take.
@@ -98,7 +99,7 @@ class Deliveries:
     async def _deliver(self, rows: Mapping[Key, int | None], *, dispatched: bool) -> Delivered:
         until = _now() + self._seconds * WORK_PART
         begun = self._begin(list(rows))
-        if not begun:
+        if not begun and self._awake:
             raise _full()
         brought = await self._await(begun, until)
         standings = await self._states.show(list(rows))
@@ -108,8 +109,17 @@ class Deliveries:
             states |= await self._follow(await self._missed(rows, standings, states), until)
         return Delivered(states, unknown)
 
+    @property
+    def _awake(self) -> Sequence[str]:
+        """The models that are not let alone.
+
+        What is taken for one that is would only be given back, and go out in the next message: never to be done by
+        another daemon, whose model works.
+        """
+        return self._board.awake(self._takers)
+
     def _begin(self, rows: Sequence[Key]) -> dict[str, Brought]:
-        begun = {model: taker.bring(rows) for model, taker in self._takers.items()}
+        begun = {model: self._takers[model].bring(rows) for model in self._awake}
         return {model: task for model, task in begun.items() if task is not None}
 
     async def _await(self, begun: Mapping[str, Brought], until: float) -> frozenset[Key]:
