@@ -1,7 +1,8 @@
--- Gives leases back without counting an attempt: the row changed meanwhile, or the work did not begin.
+-- Gives leases back without counting an attempt: the row changed meanwhile, or the work did not begin. What a message has
+-- brought keeps it, and so is done here next time: whatever stood in the way would only meet the next message too.
 -- $1 ids: bigint[], $2 token: uuid, $3 delay_seconds: double precision
 UPDATE rowvec.embedding_queue
-SET status = 'queued', token = NULL, daemon = NULL, lease_expires_at = NULL, message_id = NULL, updated_at = now(),
+SET status = 'queued', token = NULL, daemon = NULL, lease_expires_at = NULL, updated_at = now(),
     scheduled_at = greatest(scheduled_at, now() + make_interval(secs => $3::double precision))
 WHERE id = ANY (ARRAY(
     SELECT id FROM rowvec.embedding_queue WHERE id = ANY ($1::bigint[]) AND token = $2::uuid

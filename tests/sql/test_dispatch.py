@@ -176,7 +176,7 @@ async def test_a_dispatched_row_that_becomes_immediate_does_not_wait_for_its_mes
     assert await dispatches.recall(dispatch) == ([], 0)
 
 
-@pytest.mark.parametrize("end", ["release", "fail", "demote"])
+@pytest.mark.parametrize("end", ["fail", "demote"])
 async def test_what_comes_back_from_a_claim_is_in_no_message_any_more(
     post: asyncpg.Connection, worker: Worker, dispatches: PostgresDispatches, end: str
 ) -> None:
@@ -184,8 +184,6 @@ async def test_what_comes_back_from_a_claim_is_in_no_message_any_more(
     await pass_the_deadline(post)
     claim = await worker.claim(Lane.STANDARD, "post")
     match end:
-        case "release":
-            await worker.queue.release(claim, ids_of(claim), 0.0)
         case "demote":
             await worker.queue.demote(claim, ids_of(claim))
         case "fail":
@@ -193,6 +191,17 @@ async def test_what_comes_back_from_a_claim_is_in_no_message_any_more(
     first, second = await items(post)
     assert (first["status"], first["message_id"]) == ("queued", None)
     assert second["message_id"] is not None
+
+
+async def test_what_a_message_has_brought_in_vain_is_not_sent_again(
+    post: asyncpg.Connection, worker: Worker, dispatches: PostgresDispatches
+) -> None:
+    """A source that can't be read would cost a message every two seconds."""
+    dispatch = await dispatched(post, worker, dispatches)
+    (claim,) = await dispatches.claim_rows(["first"], list(dispatch.rows), uuid.uuid4())
+    await worker.queue.release(claim, ids_of(claim), 0.0)
+    (item,) = (await worker.claim(Lane.STANDARD, "post")).items
+    assert item.message_id == dispatch.message
 
 
 async def test_a_message_claims_its_rows_for_all_models_before_the_deadline(
