@@ -1006,7 +1006,8 @@ BEGIN
             USING ERRCODE = 'RV001', HINT = 'See `rowvec sources`, or watch the table first.';
     END IF;
     IF content_id IS NULL OR octet_length(content_id) > 1000 THEN
-        RAISE EXCEPTION 'The content id must have at most 1,000 bytes.' USING ERRCODE = 'RV001';
+        RAISE EXCEPTION 'The content id must not be NULL, and have at most 1,000 bytes.'
+            USING ERRCODE = 'RV001';
     END IF;
     IF priority NOT BETWEEN 1 AND 100 THEN
         RAISE EXCEPTION 'The priority must be 1 to 100, not %.', priority USING ERRCODE = 'RV001';
@@ -2250,7 +2251,7 @@ END) STORED NOT NULL,
 )
 WITH (fillfactor='70', autovacuum_vacuum_threshold='5000', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_threshold='50000');
 
-COMMENT ON COLUMN rowvec.embedding_queue.message_id IS 'The message that carries it, by a name of ours. A queued item with one is dispatched, and due at its deadline.';
+COMMENT ON COLUMN rowvec.embedding_queue.message_id IS 'The message that carries it or has brought it in vain, by a name of ours. Queued with one, it goes into no other, and is due here at the deadline of that.';
 
 ALTER TABLE rowvec.embedding_queue ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME rowvec.embedding_queue_id_seq

@@ -3,7 +3,8 @@
 
 ALTER TABLE rowvec.embedding_queue ADD COLUMN message_id uuid;
 COMMENT ON COLUMN rowvec.embedding_queue.message_id IS
-    'The message that carries it, by a name of ours. A queued item with one is dispatched, and due at its deadline.';
+    'The message that carries it or has brought it in vain, by a name of ours. '
+    'Queued with one, it goes into no other, and is due here at the deadline of that.';
 CREATE INDEX embedding_queue_dispatched ON rowvec.embedding_queue (scheduled_at)
     WHERE status = 'queued' AND message_id IS NOT NULL;
 
@@ -86,7 +87,8 @@ BEGIN
             USING ERRCODE = 'RV001', HINT = 'See `rowvec sources`, or watch the table first.';
     END IF;
     IF content_id IS NULL OR octet_length(content_id) > 1000 THEN
-        RAISE EXCEPTION 'The content id must have at most 1,000 bytes.' USING ERRCODE = 'RV001';
+        RAISE EXCEPTION 'The content id must not be NULL, and have at most 1,000 bytes.'
+            USING ERRCODE = 'RV001';
     END IF;
     IF priority NOT BETWEEN 1 AND 100 THEN
         RAISE EXCEPTION 'The priority must be 1 to 100, not %.', priority USING ERRCODE = 'RV001';

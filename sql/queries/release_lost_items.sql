@@ -9,7 +9,7 @@ WITH lost AS MATERIALIZED (
     FOR UPDATE SKIP LOCKED
 )
 UPDATE rowvec.embedding_queue q
-SET status = 'queued', token = NULL, daemon = NULL, lease_expires_at = NULL, message_id = NULL, updated_at = now(),
+SET status = 'queued', token = NULL, daemon = NULL, lease_expires_at = NULL, updated_at = now(),
     scheduled_at = greatest(q.scheduled_at, now())
 WHERE q.id = ANY (ARRAY(SELECT id FROM lost))
 RETURNING q.id

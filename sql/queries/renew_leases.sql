@@ -16,6 +16,6 @@ renewed AS (
     WHERE id = ANY (ARRAY(SELECT id FROM mine WHERE under_way))
 )
 UPDATE rowvec.embedding_queue
-SET status = 'queued', token = NULL, daemon = NULL, lease_expires_at = NULL, message_id = NULL, updated_at = now(),
+SET status = 'queued', token = NULL, daemon = NULL, lease_expires_at = NULL, updated_at = now(),
     scheduled_at = greatest(scheduled_at, now())
 WHERE id = ANY (ARRAY(SELECT id FROM mine WHERE NOT under_way))

@@ -271,7 +271,7 @@ async def test_a_dead_message_leads_back_to_its_rows(stage: Stage, app: asyncpg.
     await database.open()
     try:
         states = PostgresRowStates(database)
-        staleness, board = Staleness(PostgresRowReader(database), states), DueBoard(time.monotonic)
+        staleness, board = Staleness(PostgresRowReader(database), states, 64), DueBoard(time.monotonic)
         undelivered = UndeliveredRows(Deliveries({}, states, staleness, board, Bell(), 1, 1.0), states, Bell())
         drained = await DeadLetters(stage.client, undelivered, read_asked, stage.receiver.root).drain()
     finally:

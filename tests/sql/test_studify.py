@@ -604,7 +604,7 @@ async def test_a_text_by_hand_is_asked_for_again(user: asyncpg.Connection) -> No
     [
         ("'course', 'seven'", '"seven" is no key of "course": it is a bigint'),
         ("'course', gen_random_uuid()", "is no key of"),
-        ("'course', NULL::bigint", "The content id must have at most 1,000 bytes"),
+        ("'course', NULL::bigint", "The content id must not be NULL, and have at most 1,000 bytes"),
         ("'course', 7, 0", "The priority must be 1 to 100, not 0"),
         ("'test', 1", 'No source is watched as "test", and there is no text of that type with the id "1"'),
         ("NULL, 1", "No source is watched as"),

@@ -836,9 +836,9 @@ async def test_a_backfill_of_nothing_watched_is_nothing(worker: Worker) -> None:
     [
         ("'nobody', '1'", 'No source is watched as "nobody".'),
         ("NULL, '1'", "No source is watched as"),
-        ("'course', NULL", "The content id must have at most 1,000 bytes."),
+        ("'course', NULL", "The content id must not be NULL, and have at most 1,000 bytes."),
         ("'course', ''", '"" is no key of "course": it is a bigint.'),
-        ("'course', repeat('ü', 501)", "The content id must have at most 1,000 bytes."),
+        ("'course', repeat('ü', 501)", "The content id must not be NULL, and have at most 1,000 bytes."),
         ("'course', '1', 0", "The priority must be 1 to 100, not 0."),
         ("'course', '1', 101", "The priority must be 1 to 100, not 101."),
         ("'course', '1', 100000", "The priority must be 1 to 100, not 100000."),

@@ -404,7 +404,7 @@ def encoded(value: object) -> str:
     return base64.b64encode(json.dumps(value).encode()).decode()
 
 
-def failure_of(path: str, source: str) -> bytes:
+def failure_of(path: str, source: str | None) -> bytes:
     """What QStash says of a message that it has given up."""
     told = {"status": 500, "sourceMessageId": "msg_1", "url": SITE + path, "createdAt": "yesterday"}
     return json.dumps({**told, "sourceBody": source}).encode()
@@ -425,6 +425,9 @@ async def test_a_dead_message_leads_back_to_its_rows() -> None:
             assert (await served.send(FAILURE, failure_of(path, encoded(body))))[0] == 200
             bare = json.dumps({"status": None, "sourceBody": encoded(body)}).encode()
             assert (await served.send(FAILURE, bare))[0] == 200
+        # A tick of a schedule has no body.
+        assert (await served.send(FAILURE, failure_of(PROCESS, None)))[0] == 200
+        assert served.undelivered.asked.pop() == Asked(None, {})
     assert served.undelivered.asked[1::2] == served.undelivered.asked[::2]
     assert served.undelivered.asked[::2] == [
         Asked(message, {Key("post", "0"): None, Key("post", "1"): None}),

@@ -83,7 +83,7 @@ class TaskRequest(_Form):
 class Attempt(_Form):
     """What QStash says of a delivery, or of one that has failed for good."""
 
-    source_body: str = Field("", alias="sourceBody")
+    source_body: str | None = Field("", alias="sourceBody")
     source_message_id: str = Field("", alias="sourceMessageId")
     status: int | None = None
     url: str = ""
@@ -92,7 +92,7 @@ class Attempt(_Form):
     def asked(self) -> Asked:
         """What was to be delivered; raises as `read_asked`."""
         try:
-            body = base64.b64decode(self.source_body, validate=True)
+            body = base64.b64decode(self.source_body or "", validate=True)
         except ValueError as error:
             raise UnreadableError("sourceBody: it is no base64") from error
         # Where the page is not named, it shows in the form.
