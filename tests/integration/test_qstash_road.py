@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from typing import Any, Final
 
@@ -22,7 +21,7 @@ from rowvec.pipeline.deliver import Deliveries
 pytestmark = pytest.mark.one_postgres
 
 REFUSALS: Final = ("configuration", "quota", "passing", "permanent")
-ITEMS: Final = int(os.environ.get("ROWVEC_QSTASH_ITEMS", "120"))
+ITEMS: Final = 1000
 PATIENCE_SECONDS: Final = 60
 FAULTS: Final = {
     "none": Faults(),
