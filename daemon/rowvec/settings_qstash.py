@@ -76,6 +76,13 @@ class QStashSettings(BaseModel):
         return ([] if token and token.get_secret_value() else ["QSTASH_TOKEN"]) + self.missing_for_messages
 
     @property
+    def means_qstash(self) -> bool:
+        """Whether anything shows that QStash is to carry the work, be it complete or not."""
+        secrets = (self.qstash_token, self.qstash_current_signing_key, self.qstash_next_signing_key)
+        begun = any(secret and secret.get_secret_value() for secret in secrets)
+        return self.strategy == "qstash" or (self.strategy == "auto" and begun)
+
+    @property
     def missing_for_messages(self) -> list[str]:
         """What keeps its messages from being taken: who sends them needs a token, who takes them does not."""
         keys = {

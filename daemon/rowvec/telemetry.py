@@ -68,6 +68,11 @@ class Metrics:
         self.dispatched_items = Counter(
             "rowvec_dispatched_items", "Items that were handed to messages.", registry=self.registry
         )
+        self.overdue_items = Counter(
+            "rowvec_overdue_items",
+            "Items that their message had not brought by its deadline: they were done without it.",
+            registry=self.registry,
+        )
         self.carrier_state = Gauge(
             "rowvec_carrier_state",
             "1 for the state that the circuit to the carrier is in (closed, open, half-open).",

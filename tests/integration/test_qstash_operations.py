@@ -186,7 +186,7 @@ async def test_status_shows_how_things_stand(stage: Stage, app: asyncpg.Connecti
     assert [row["state"] for row in found["schedules"]] == [
         "active",
         "paused",
-        "differs: cron 'CRON_TZ=UTC 0 3 * * 0' instead of 'CRON_TZ=UTC 0 4 * * 0'",
+        "differs: cron 'CRON_TZ=UTC 0 3 * * 0', should be 'CRON_TZ=UTC 0 4 * * 0'",
     ]
     assert found["schedules"][0]["next_at"]
     assert [(row["name"], row["running"]) for row in found["tasks"]] == [("monitor", False)]
@@ -194,7 +194,7 @@ async def test_status_shows_how_things_stand(stage: Stage, app: asyncpg.Connecti
     plain = (await stage.run("qstash", "status")).out
     assert f"Queue {QUEUE}: delivering, parallelism 2, waiting messages 0." in plain
     assert "Sent today: 3 messages with 40 items." in plain
-    assert "Dead letters: 1." in plain
+    assert "Dead letters for pages of rowvec: 1." in plain
 
 
 # Dead letters.
@@ -390,7 +390,8 @@ async def test_all_is_well_with_qstash(stage: Stage) -> None:
 
 async def test_who_does_not_use_qstash_is_not_bothered(stage: Stage) -> None:
     assert await complaints(stage, EMBEDDING_QUEUE_STRATEGY="database") == {}
-    assert await complaints(stage, QSTASH_TOKEN="") == {}
+    unset = dict.fromkeys(["QSTASH_TOKEN", "QSTASH_CURRENT_SIGNING_KEY", "QSTASH_NEXT_SIGNING_KEY"], "")
+    assert await complaints(stage, EMBEDDING_QUEUE_STRATEGY="auto", **unset) == {}
 
 
 async def test_the_doctor_names_what_lacks(stage: Stage) -> None:
@@ -408,20 +409,21 @@ async def test_the_doctor_names_what_is_paused_or_differs_and_dead_letters(stage
     await stage.die("/api/embeddings/process", "?")
     found = await complaints(stage, ROWVEC_RETRY_CRON="0 4 * * 0", QSTASH_CONCURRENCY="1")
     assert {about: f["message"] for about, f in found.items()} == {
-        f"qstash queue {QUEUE}": "It has parallelism 2 instead of 1.",
+        f"qstash queue {QUEUE}": "It differs: parallelism 2, should be 1.",
         "qstash schedule rowvec-monitor": "It is paused. The daemons' own clock does what it would wake them for.",
-        "qstash schedule rowvec-retry": "It has cron 'CRON_TZ=UTC 0 3 * * 0' instead of 'CRON_TZ=UTC 0 4 * * 0'.",
-        "qstash dead letters": "Messages that QStash could not deliver: 1. A daemon leads them back to their rows.",
+        "qstash schedule rowvec-retry": "It differs: cron 'CRON_TZ=UTC 0 3 * * 0', should be 'CRON_TZ=UTC 0 4 * * 0'.",
+        "qstash dead letters": "Messages that QStash could not deliver: 1. A daemon leads back what it can read.",
     }
     await stage.client.pause_queue(QUEUE)
     assert (await complaints(stage))[f"qstash queue {QUEUE}"]["message"].startswith("It is paused")
 
 
-async def test_the_doctor_names_a_missing_token(stage: Stage) -> None:
-    answer = await stage.run("doctor", "--json", EMBEDDING_QUEUE_STRATEGY="qstash", QSTASH_TOKEN="")
-    assert answer.code == 3
+@pytest.mark.parametrize(("strategy", "level", "code"), [("auto", "warning", 0), ("qstash", "problem", 3)])
+async def test_the_doctor_names_a_missing_token(stage: Stage, strategy: str, level: str, code: int) -> None:
+    answer = await stage.run("doctor", "--json", EMBEDDING_QUEUE_STRATEGY=strategy, QSTASH_TOKEN="")
+    assert answer.code == code
     (finding,) = [f for f in answer.json["findings"] if f["about"].startswith("qstash")]
-    assert (finding["level"], finding["about"]) == ("problem", "qstash token")
+    assert (finding["level"], finding["about"]) == (level, "qstash token")
     assert "Set QSTASH_TOKEN" in finding["hint"]
 
 
@@ -435,6 +437,9 @@ async def test_the_doctor_names_missing_and_wrong_keys(stage: Stage) -> None:
         stage, QSTASH_CURRENT_SIGNING_KEY="sig_x", QSTASH_NEXT_SIGNING_KEY=stage.qstash.keys.current
     )
     assert rolled["qstash keys"]["level"] == "warning"
+    current, following = stage.qstash.keys.current, stage.qstash.keys.next
+    swapped = await complaints(stage, QSTASH_CURRENT_SIGNING_KEY=following, QSTASH_NEXT_SIGNING_KEY=current)
+    assert (swapped["qstash keys"]["level"], "exchanged" in swapped["qstash keys"]["message"]) == ("problem", True)
 
 
 async def test_the_doctor_names_a_token_that_is_not_known(stage: Stage) -> None:

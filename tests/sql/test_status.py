@@ -156,6 +156,9 @@ async def test_it_says_which_way_the_work_goes(dsn: str, worker: Worker, capsys:
     assert "hands work to QStash: standard, bulk." in await told(
         CarrierLoad("qstash", lanes, BreakerState.CLOSED, "", NOON)
     )
+    assert "hands work to QStash: standard, bulk. Of late" in await told(
+        CarrierLoad("qstash", lanes, BreakerState.CLOSED, "Of late 3 items were not brought in time.", NOON)
+    )
     assert (
         "does all work itself since 2026-01-01 12:00:00 UTC, the circuit to QStash is open: QStash can't be reached."
     ) in await told(CarrierLoad("qstash", lanes, BreakerState.OPEN, "QStash can't be reached.", NOON))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
+import structlog
 
 from carriers import FakeCarrier, FakeDispatches
 from clocks import NOON, FakeClock, settle
@@ -27,6 +28,7 @@ from rowvec.pipeline.collect import LOOK_SECONDS as COLLECT_SECONDS
 from rowvec.pipeline.collect import Collector
 from rowvec.pipeline.dispatch import Dispatcher, Terms
 from rowvec.pipeline.due_board import DueBoard
+from rowvec.pipeline.overdue import RECENT_SECONDS, Overdue
 from rowvec.pipeline.send import Sender
 from rowvec.telemetry import Metrics
 
@@ -73,6 +75,7 @@ class World:
         self.sender = Sender(self.carrier, self.circuit, self.dispatches, self.metrics, self.count_opening)
         self.announcer = Announcer(self.sender, uuid.uuid4, MOST, DEADLINE, self.metrics)
         self.allowance = Allowance(self.dispatches, self.clock, LEAST, DEADLINE)
+        self.overdue = Overdue(self.clock, self.metrics)
         self.dispatcher = self.before(self.line, lanes)
 
     def before(self, line: Line, lanes: frozenset[Lane] = frozenset(Lane)) -> Dispatcher:
@@ -83,6 +86,7 @@ class World:
             self.sender,
             self.announcer,
             self.allowance,
+            self.overdue,
             self.board,
             terms,
             lambda: ["m", "other"],
@@ -145,6 +149,19 @@ async def test_nothing_is_sent_before_it_is_marked(world: World) -> None:
 async def test_what_waited_for_a_message_in_vain_is_done_here(world: World) -> None:
     await world.dispatcher.carry(claim(1, 2, 3, overdue=[1, 3]))
     assert (world.line.ids, list(world.dispatches.held.values())) == ([1, 3], [[2]])
+
+
+async def test_what_messages_leave_undone_is_told_while_it_goes_on(world: World) -> None:
+    with structlog.testing.capture_logs() as logs:
+        await world.dispatcher.carry(claim(1, 2))
+        assert world.overdue.why == ""
+        await world.dispatcher.carry(claim(1, 2, 3, overdue=[1, 3]))
+        await world.dispatcher.carry(claim(4, overdue=[4]))
+    assert [entry["items"] for entry in logs if entry["event"] == "dispatch.overdue"] == [2]
+    assert world.overdue.why.startswith("Of late 3 items were not brought in time")
+    assert world.metrics.overdue_items._value.get() == 3  # noqa: SLF001 - no public way
+    await world.clock.pass_by(RECENT_SECONDS)
+    assert world.overdue.why == ""
 
 
 async def test_a_claim_of_overdue_items_alone_is_no_try(world: World) -> None:

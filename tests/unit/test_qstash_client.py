@@ -58,7 +58,7 @@ async def test_a_batch_is_sent_as_it_stands_and_answered_message_by_message(
     first, second, third = await client.publish([outgoing(number) for number in range(3)])
     assert (first, third) == ("msg_1", "msg_3")
     assert isinstance(second, CarrierError)
-    assert (second.kind, second.hint) == (CarrierTrouble.QUOTA, "quota maxMessageSize exceeded")
+    assert (second.kind, second.hint) == (CarrierTrouble.QUOTA, "quota maxMessageSize exceeded.")
     ((method, path, sent),) = service.asked
     assert (method, path, len(sent)) == ("POST", "/v2/batch", 3)
     assert sent[1] == {
@@ -128,7 +128,7 @@ async def test_one_message_may_be_answered_without_a_list(service: Service, clie
     service.body = {"messageId": "msg_1"}
     assert await client.enqueue(outgoing()) == "msg_1"
     service.body = {"error": "invalid destination url: unable to resolve host"}
-    assert (await refusal(client.enqueue(outgoing()))).hint == "invalid destination url: unable to resolve host"
+    assert (await refusal(client.enqueue(outgoing()))).hint == "invalid destination url: unable to resolve host."
 
 
 async def test_many_messages_are_several_requests_and_none_follows_one_that_was_refused(

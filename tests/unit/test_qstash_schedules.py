@@ -97,7 +97,7 @@ async def test_only_what_differs_is_written(account: Account) -> None:
     settled = {thing.about: thing for thing in await settle(account, wanted())}
     assert [thing.verdict for thing in settled.values()] == [Verdict.LEFT, Verdict.LEFT, Verdict.MENDED, Verdict.LEFT]
     assert settled["schedule rowvec-cleanup"].note == (
-        "cron 'CRON_TZ=UTC 0 5 * * *' instead of 'CRON_TZ=UTC 0 2 * * *'"
+        "cron 'CRON_TZ=UTC 0 5 * * *', should be 'CRON_TZ=UTC 0 2 * * *'"
     )
     assert account.written == ["put schedule rowvec-cleanup"]
     assert list(account.kept.values()) == list(wanted().schedules)

@@ -80,6 +80,7 @@ class Receiver:
         if not delivered.unknown:
             return answer(HTTPStatus.OK, body)
         unknown = ", ".join(sorted(delivered.unknown))
+        log.warning("message.unwatched", content_types=unknown, dispatch=str(message.dispatch or ""))
         return answer(NEVER, {"error": f"Not watched: {unknown}.", **body}, NEVER_HEADERS)
 
 

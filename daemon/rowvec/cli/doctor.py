@@ -47,11 +47,10 @@ async def _examine_qstash(settings: Settings) -> Sequence[Finding]:
     from rowvec.cli.qstash_service import opened  # noqa: PLC0415
     from rowvec.qstash.checks import examine, token_missing  # noqa: PLC0415
 
-    token = settings.qstash_token is not None and settings.qstash_token.get_secret_value()
-    if settings.strategy == "database" or (settings.strategy == "auto" and not token):
+    if not settings.means_qstash:
         return []
-    if not token:
-        return [token_missing()]
+    if settings.qstash_token is None or not settings.qstash_token.get_secret_value():
+        return [token_missing(settings)]
     try:
         async with opened(settings) as service:
             return await examine(settings, service)

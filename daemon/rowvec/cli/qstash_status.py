@@ -82,7 +82,7 @@ def _show(found: dict[str, Any]) -> None:
     print_table(found["tasks"], ["name", "ran_at", "running"], "The daemons' own clock has not begun: none has run.")
     out.print()
     out.print(f"Sent today: {sent['messages']:,} messages with {sent['items']:,} items.")
-    out.print(f"Dead letters: {found['dead_letters']}.")
+    out.print(f"Dead letters for pages of rowvec: {found['dead_letters']}.")
 
 
 def _told(queue: dict[str, Any]) -> str:

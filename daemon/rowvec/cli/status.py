@@ -84,7 +84,7 @@ def _way(daemon: dict[str, Any]) -> str:
         return ""
     named, lanes = f"The daemon {daemon['pid']} on {daemon['host']}", ", ".join(carrier["lanes"])
     if carrier["state"] == BreakerState.CLOSED:
-        return f"{named} hands work to QStash: {lanes}."
+        return f"{named} hands work to QStash: {lanes}. {carrier['why']}".rstrip()
     since = f"{datetime.fromisoformat(carrier['since']):%Y-%m-%d %H:%M:%S %Z}"
     return f"{named} does all work itself since {since}, the circuit to QStash is {carrier['state']}: {carrier['why']}"
 

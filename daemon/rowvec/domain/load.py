@@ -49,7 +49,7 @@ class CarrierLoad:
         strategy: whether messages carry it, or everything is done here.
         lanes: those whose work is handed to messages.
         state: whether messages may be sent; None where there is no carrier.
-        why: what keeps messages from being sent, or what is missing for a carrier.
+        why: what keeps messages from being sent or brought, or what is missing for a carrier.
         since: when it came to this; None where there is no carrier.
     """
 

@@ -13,8 +13,8 @@ from rowvec.ports import Clock
 
 SHORTEST_REST_SECONDS: Final = 1.0
 LONGEST_REST_SECONDS: Final = 60.0
-LONGEST_WISH_SECONDS: Final = 86400.0
-"""A day's quota is there again at most a day later, whatever the two clocks say."""
+LONGEST_WISH_SECONDS: Final = 600.0
+"""A day's quota may be there again long before: the plan was changed, or one of the two clocks is wrong."""
 LEAST_REST: Final = 0.75
 """The part of a rest that jitter leaves of it at least: daemons that were turned away together come back one by one."""
 

@@ -20,6 +20,7 @@ from rowvec.domain.parts import in_parts
 from rowvec.pipeline.allowance import Allowance
 from rowvec.pipeline.announce import Announcer
 from rowvec.pipeline.due_board import DueBoard
+from rowvec.pipeline.overdue import Overdue
 from rowvec.pipeline.send import Sender
 from rowvec.ports import Dispatchable
 
@@ -72,6 +73,7 @@ class Dispatcher:
         sender: the way to the carrier.
         announcer: tells of immediate rows.
         allowance: how many items may be on their way.
+        overdue: is told of what comes back.
         board: is offered what comes back.
         terms: how it is done.
         models: those that are worked for here.
@@ -85,6 +87,7 @@ class Dispatcher:
         sender: Sender,
         announcer: Announcer,
         allowance: Allowance,
+        overdue: Overdue,
         board: DueBoard,
         terms: Terms,
         models: Callable[[], Collection[str]],
@@ -95,6 +98,7 @@ class Dispatcher:
         self._sender = sender
         self._announcer = announcer
         self._allowance = allowance
+        self._overdue = overdue
         self._board = board
         self._terms = terms
         self._models = models
@@ -117,6 +121,7 @@ class Dispatcher:
 
     async def _part(self, claim: Claim) -> None:
         fresh = [item for item in claim.items if item.message_id is None]
+        self._overdue.note(len(claim.items) - len(fresh))
         admitted = self._sender.admit() if fresh else BreakerState.OPEN
         away = await self._choose(fresh, admitted)
         async with asyncio.TaskGroup() as here:

@@ -17,6 +17,7 @@ from rowvec.pipeline.circuit import CarrierCircuit
 from rowvec.pipeline.collect import Collector
 from rowvec.pipeline.dispatch import Dispatcher, Terms, Way
 from rowvec.pipeline.due_board import DueBoard
+from rowvec.pipeline.overdue import Overdue
 from rowvec.pipeline.send import Sender
 from rowvec.ports import Carrier, Clock, Dispatchable
 from rowvec.telemetry import Metrics
@@ -62,6 +63,7 @@ class DispatchRooms:
         self._circuit = CarrierCircuit(clock, random.Random())  # noqa: S311 - jitter
         self._sender = Sender(carrier, self._circuit, dispatches, metrics, self.release)
         self._allowance = Allowance(dispatches, clock.seconds, least, terms.deadline(Lane.BULK))
+        self._overdue = Overdue(clock, metrics)
         self._announcer = Announcer(self._sender, uuid.uuid4, terms.message_items, terms.delivery_seconds, metrics)
         self._collector = (
             Collector(
@@ -87,6 +89,7 @@ class DispatchRooms:
             self._sender,
             self._announcer,
             self._allowance,
+            self._overdue,
             self._board,
             self._terms,
             self._models,
@@ -101,4 +104,5 @@ class DispatchRooms:
     def load(self) -> CarrierLoad:
         """Return which way the work goes."""
         lanes = tuple(lane.value for lane in Lane if lane in self._terms.lanes)
-        return CarrierLoad("qstash", lanes, self._circuit.state, self._circuit.why, self._circuit.since)
+        why = self._circuit.why or self._overdue.why
+        return CarrierLoad("qstash", lanes, self._circuit.state, why, self._circuit.since)

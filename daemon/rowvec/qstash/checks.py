@@ -50,13 +50,16 @@ def _unasked(error: CarrierError) -> Finding:
     return Finding(level, "qstash", f"It could not be asked: {error.message}", error.hint)
 
 
-def token_missing() -> Finding:
-    """Return what is wrong when QStash is asked for and there is no token."""
-    return problem(
-        "qstash token",
-        "QStash is to carry the work, but no token is set.",
-        "Set QSTASH_TOKEN, from QStash's console; or EMBEDDING_QUEUE_STRATEGY=database.",
-    )
+def token_missing(settings: QStashSettings) -> Finding:
+    """Return what is wrong when QStash is meant to carry the work and there is no token.
+
+    Args:
+        settings: which say so.
+    """
+    hint = "Set QSTASH_TOKEN, from QStash's console; or EMBEDDING_QUEUE_STRATEGY=database."
+    if settings.strategy == "qstash":
+        return problem("qstash token", "QStash is to carry the work, but no token is set.", hint)
+    return warning("qstash token", "The work goes by the database alone: keys of QStash are set, but no token.", hint)
 
 
 def _look_at_settings(settings: QStashSettings) -> Sequence[Finding]:
@@ -132,6 +135,8 @@ async def _look_at_keys(settings: QStashSettings, service: Service) -> Sequence[
     hint = "Set QSTASH_CURRENT_SIGNING_KEY and QSTASH_NEXT_SIGNING_KEY anew, from QStash's console."
     if not ours:
         return []
+    if ours == [following, current]:
+        return [problem("qstash keys", "The current and the next one are exchanged.", hint)]
     if current in ours:
         return [warning("qstash keys", "They were rotated: after the next rotation they would be refused.", hint)]
     return [problem("qstash keys", "QStash signs with another key than those that are set.", hint)]
@@ -145,7 +150,7 @@ async def _look_at_queue(service: Service, wanted: Wanted) -> Sequence[Finding]:
         resume = "`rowvec qstash resume`, when the maintenance is over."
         return [warning(about, "It is paused: what it holds is done here when its time is over.", resume)]
     if differs := parallelism_differs(queue, wanted.parallelism):
-        return [warning(about, f"It has {differs}.", SETUP)]
+        return [warning(about, f"It differs: {differs}.", SETUP)]
     return [Finding(Level.OK, about, f"It is there, with parallelism {queue.parallelism}.")]
 
 
@@ -158,7 +163,7 @@ async def _look_at_schedules(service: Service, wanted: Wanted) -> Sequence[Findi
         elif state.paused:
             found.append(warning(about, f"It is paused. {OWN_CLOCK}", "Resume it in QStash's console."))
         elif differs := differences(schedule, state):
-            found.append(warning(about, f"It has {differs}.", SETUP))
+            found.append(warning(about, f"It differs: {differs}.", SETUP))
     return found or [Finding(Level.OK, "qstash schedules", f"All {len(wanted.schedules)} are there.")]
 
 
@@ -166,5 +171,5 @@ async def _look_at_letters(service: Service, site: str) -> Sequence[Finding]:
     letters = await list_ours(service, site)
     if not letters:
         return [Finding(Level.OK, "qstash dead letters", "There are none.")]
-    said = f"Messages that QStash could not deliver: {len(letters)}. A daemon leads them back to their rows."
-    return [warning("qstash dead letters", said, "See `rowvec qstash dead-letters list`: what can't be read stays.")]
+    said = f"Messages that QStash could not deliver: {len(letters)}. A daemon leads back what it can read."
+    return [warning("qstash dead letters", said, "See `rowvec qstash dead-letters list`: the rest stays there.")]

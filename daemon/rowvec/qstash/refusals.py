@@ -80,7 +80,8 @@ def unreachable(error: Exception, token: str) -> CarrierError:
     """Return the error of a request that had no answer."""
     if isinstance(error, TimeoutError):
         return CarrierError("QStash does not answer in time.")
-    return CarrierError("QStash can't be reached.", words(str(error) or type(error).__name__, token))
+    why = words(str(error) or type(error).__name__, token)
+    return CarrierError("QStash can't be reached.", f"{why} Is QSTASH_URL its address?")
 
 
 def nonsense(what: str) -> CarrierError:
@@ -108,7 +109,8 @@ def words(said: str, token: str) -> str:
         said: the content of an answer, JSON or not.
         token: is left out.
     """
-    return one_line(_sentence(said).replace(token, UNSAID))
+    line = one_line(_sentence(said).replace(token, UNSAID))
+    return line if not line or line.endswith((".", "!", "?")) else f"{line}."
 
 
 def _sentence(said: str) -> str:

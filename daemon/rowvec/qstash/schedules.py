@@ -135,12 +135,12 @@ def differences(schedule: Schedule, found: Schedule) -> str:
         "method": (found.method, schedule.method),
         "retries": (found.retries, schedule.retries),
     }
-    return "; ".join(f"{name} {has!r} instead of {wants!r}" for name, (has, wants) in pairs.items() if has != wants)
+    return "; ".join(f"{name} {has!r}, should be {wants!r}" for name, (has, wants) in pairs.items() if has != wants)
 
 
 def parallelism_differs(found: QueueState, parallelism: int) -> str:
     """Say whether a queue has another parallelism than is wanted; empty for no."""
-    return "" if found.parallelism == parallelism else f"parallelism {found.parallelism} instead of {parallelism}"
+    return "" if found.parallelism == parallelism else f"parallelism {found.parallelism}, should be {parallelism}"
 
 
 async def _settle_queue(service: Service, wanted: Wanted, found: QueueState | None) -> Settled:
