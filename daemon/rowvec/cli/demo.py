@@ -58,7 +58,8 @@ def demo(
     and measures how soon a changed row has its new vector. Then it serves until Ctrl-C.
 
     DATABASE_URL and ROWVEC_LISTEN_DATABASE_URL are not used, so no database of yours is touched; and no QStash that is
-    set gets anything. All other settings are respected; logs begin at warning unless ROWVEC_LOG_LEVEL says otherwise.
+    set gets anything. With --qstash the lanes immediate and standard go out in messages, so that there is something to
+    see at once. All other settings are respected; logs begin at warning unless ROWVEC_LOG_LEVEL says otherwise.
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: in the background of a script it comes ignored
         signal.signal(number, signal.default_int_handler)
