@@ -2251,7 +2251,7 @@ END) STORED NOT NULL,
 )
 WITH (fillfactor='70', autovacuum_vacuum_threshold='5000', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_threshold='50000');
 
-COMMENT ON COLUMN rowvec.embedding_queue.message_id IS 'The message that carries it or has brought it in vain, by a name of ours. Queued with one, it goes into no other, and is due here at the deadline of that.';
+COMMENT ON COLUMN rowvec.embedding_queue.message_id IS 'The message that carries it, by a name of ours: queued with one, it goes into no other, and is due here at its deadline. All zeros: a message has brought it, and it came back undone.';
 
 ALTER TABLE rowvec.embedding_queue ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME rowvec.embedding_queue_id_seq

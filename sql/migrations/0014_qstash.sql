@@ -3,8 +3,8 @@
 
 ALTER TABLE rowvec.embedding_queue ADD COLUMN message_id uuid;
 COMMENT ON COLUMN rowvec.embedding_queue.message_id IS
-    'The message that carries it or has brought it in vain, by a name of ours. '
-    'Queued with one, it goes into no other, and is due here at the deadline of that.';
+    'The message that carries it, by a name of ours: queued with one, it goes into no other, and is due here at its '
+    'deadline. All zeros: a message has brought it, and it came back undone.';
 CREATE INDEX embedding_queue_dispatched ON rowvec.embedding_queue (scheduled_at)
     WHERE status = 'queued' AND message_id IS NOT NULL;
 

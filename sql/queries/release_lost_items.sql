@@ -10,6 +10,7 @@ WITH lost AS MATERIALIZED (
 )
 UPDATE rowvec.embedding_queue q
 SET status = 'queued', token = NULL, daemon = NULL, lease_expires_at = NULL, updated_at = now(),
+    message_id = CASE WHEN message_id IS NOT NULL THEN '00000000-0000-0000-0000-000000000000'::uuid END,
     scheduled_at = greatest(q.scheduled_at, now())
 WHERE q.id = ANY (ARRAY(SELECT id FROM lost))
 RETURNING q.id

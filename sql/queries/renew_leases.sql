@@ -17,5 +17,6 @@ renewed AS (
 )
 UPDATE rowvec.embedding_queue
 SET status = 'queued', token = NULL, daemon = NULL, lease_expires_at = NULL, updated_at = now(),
+    message_id = CASE WHEN message_id IS NOT NULL THEN '00000000-0000-0000-0000-000000000000'::uuid END,
     scheduled_at = greatest(scheduled_at, now())
 WHERE id = ANY (ARRAY(SELECT id FROM mine WHERE NOT under_way))

@@ -6,7 +6,7 @@ SELECT coalesce(extract(epoch FROM now() - min(slot.due_at)), 0)::double precisi
        EXISTS (
            SELECT FROM rowvec.embedding_queue q
            WHERE q.status = 'queued' AND q.message_id IS NOT NULL AND q.scheduled_at <= now() AND q.lane = $1::text
-             AND q.model = ANY ($2::text[])
+             AND q.message_id <> '00000000-0000-0000-0000-000000000000'::uuid AND q.model = ANY ($2::text[])
              AND EXISTS (SELECT FROM rowvec.source s WHERE s.content_type = q.content_type AND s.paused_at IS NULL)
        ) AS overdue
 FROM (

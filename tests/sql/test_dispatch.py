@@ -10,9 +10,10 @@ import asyncpg
 import pytest
 
 from database import Connect
-from rowvec.domain.items import Claim, Dispatch, Dispatched, Key, Slot
+from rowvec.domain.items import BROUGHT, Claim, Dispatch, Dispatched, Key, Slot
 from rowvec.domain.lanes import Lane
 from rowvec.postgres.dispatches import PostgresDispatches
+from rowvec.postgres.presence import PostgresPresence
 from worker import Worker
 
 DEADLINE = 30.0
@@ -79,7 +80,7 @@ async def test_a_dispatched_item_waits_for_its_message_until_the_deadline(
     assert not (await worker.claim(Lane.STANDARD, "post")).items
     await pass_the_deadline(post)
     (overdue,) = (await worker.claim(Lane.STANDARD, "post")).items
-    assert overdue.message_id == dispatch.message
+    assert (overdue.message_id, overdue.fresh, overdue.overdue) == (dispatch.message, False, True)
 
 
 async def test_what_other_models_have_to_do_for_the_rows_goes_along_unless_it_waits(
@@ -201,7 +202,32 @@ async def test_what_a_message_has_brought_in_vain_is_not_sent_again(
     (claim,) = await dispatches.claim_rows(["first"], list(dispatch.rows), uuid.uuid4())
     await worker.queue.release(claim, ids_of(claim), 0.0)
     (item,) = (await worker.claim(Lane.STANDARD, "post")).items
-    assert item.message_id == dispatch.message
+    assert (item.message_id, item.fresh, item.overdue) == (BROUGHT, False, False)
+
+
+@pytest.mark.parametrize("end", ["release", "leave", "release_lost"])
+async def test_what_a_message_has_left_undone_is_told_from_what_came_back(
+    post: asyncpg.Connection, worker: Worker, end: str
+) -> None:
+    daemon = uuid.uuid4()
+    dispatches, presence = (
+        PostgresDispatches(worker.database, daemon),
+        PostgresPresence(worker.database, daemon, "", []),
+    )
+    dispatch = await dispatched(post, worker, dispatches)
+    await pass_the_deadline(post)
+    assert (await dispatches.look_held(Lane.STANDARD, MODELS, 9)).overdue
+    claims = await dispatches.claim_rows(MODELS, list(dispatch.rows), uuid.uuid4())
+    match end:
+        case "release":
+            for claim in claims:
+                await worker.queue.release(claim, ids_of(claim), 0.0)
+        case "leave":
+            await presence.leave()
+        case "release_lost":
+            await presence.release_lost()
+    assert {(item["status"], item["message_id"]) for item in await items(post)} == {("queued", BROUGHT)}
+    assert not (await dispatches.look_held(Lane.STANDARD, MODELS, 9)).overdue
 
 
 async def test_a_message_claims_its_rows_for_all_models_before_the_deadline(

@@ -22,6 +22,10 @@ class Slot(NamedTuple):
     content_type: str
 
 
+BROUGHT: Final = UUID(int=0)
+"""In the place of a message that has brought an item, which then came back undone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One row that a model's vectors must be brought up to date with.
@@ -32,7 +36,7 @@ class Item:
         generation: tells older work from newer.
         retry_count: failed attempts since the last change.
         due_at: since when it has been due.
-        message_id: the message that carried it, if one did: it has been waited for until its deadline.
+        message_id: the message that carried it, if one did; `BROUGHT` when one has brought it before, and it came back.
     """
 
     id: int
@@ -41,6 +45,16 @@ class Item:
     retry_count: int
     due_at: datetime
     message_id: UUID | None = None
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it has been in no message yet: what has been in one goes into no other."""
+        return self.message_id is None
+
+    @property
+    def overdue(self) -> bool:
+        """Whether its message has been waited for until its deadline, in vain."""
+        return self.message_id is not None and self.message_id != BROUGHT
 
 
 @dataclass(frozen=True, slots=True)

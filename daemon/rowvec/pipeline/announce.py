@@ -87,7 +87,7 @@ class Announcer:
     def _is_new(self, claim: Claim, item: Item) -> bool:
         # What has been in a message already has waited for it in vain.
         key = Key(claim.slot.content_type, item.content_id)
-        return item.message_id is None and self._memory.is_new(key, claim.slot.model, item.generation)
+        return item.fresh and self._memory.is_new(key, claim.slot.model, item.generation)
 
     def _put(self, key: Key) -> None:
         try:

@@ -120,8 +120,8 @@ class Dispatcher:
             await self._part(claim)
 
     async def _part(self, claim: Claim) -> None:
-        fresh = [item for item in claim.items if item.message_id is None]
-        self._overdue.note(len(claim.items) - len(fresh))
+        fresh = [item for item in claim.items if item.fresh]
+        self._overdue.note(sum(item.overdue for item in claim.items))
         admitted = self._sender.admit() if fresh else BreakerState.OPEN
         away = await self._choose(fresh, admitted)
         async with asyncio.TaskGroup() as here:
