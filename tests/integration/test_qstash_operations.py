@@ -53,7 +53,9 @@ async def answer(request: Received) -> web.Response:
     """A daemon that is well, except that it takes no message."""
     if request.target.startswith("/api/other"):
         return web.Response(status=489, text="never\x1b[2J\nsay  never", headers=NEVER)
-    return web.Response(text="ok") if request.target == "/startupz" else await refuse(request)
+    # Whenever the tests run, a schedule's time may come: its tick is no dead letter to be counted.
+    well = request.target == "/startupz" or "upstash-schedule-id" in request.headers
+    return web.Response(text="ok") if well else await refuse(request)
 
 
 class Stage:

@@ -90,7 +90,8 @@ def nonsense(what: str) -> CarrierError:
     Args:
         what: it is: "a list of 3".
     """
-    return CarrierError("QStash's answer makes no sense.", f"It is {what}. Is QSTASH_URL its address?")
+    said = what.removesuffix(".")
+    return CarrierError("QStash's answer makes no sense.", f"It is {said}. Is QSTASH_URL its address?")
 
 
 def shape(answer: object) -> str:
