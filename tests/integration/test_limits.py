@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import itertools
 import json
 import time
 from collections import Counter
@@ -177,9 +176,8 @@ async def test_a_rate_holds_over_a_burst_and_what_is_immediate_goes_first(lanes:
             waits = daemon.metrics.registry.get_sample_value("rowvec_rate_limit_waits_total", {"model": "first"})
     assert len(started) == 31
     times = [when for when, _ in started]
-    # The server's times are those of arrival: what was sent 100 ms later may come a little less later.
+    # The server's times are those of arrival: the first may have come a little late. Even spacing is test_pace.py's.
     assert times[-1] - times[0] >= 30 * 0.1 * 0.95
-    assert all(later - earlier >= 0.05 for earlier, later in itertools.pairwise(times))
     place = [text for _, text in started].index("urgent")
     assert place < 20, "it did not wait for the bulk before it"
     assert waits is not None
