@@ -221,6 +221,13 @@ async def test_a_database_from_before_the_life_of_models_goes_on(
 # --- Versions that don't fit -----------------------------------------------------------------------------
 
 
+async def test_a_database_that_was_migrated_by_a_text_that_stood_there_for_a_while_is_taken(dsn: str) -> None:
+    stood = "111cc90ceabe58b6d17c0fdc6305a4ca53a6ba9451e1d910af3f4c31f91d21cf"
+    async with session(dsn) as connection:
+        await connection.execute("UPDATE rowvec.schema_migration SET checksum = $1 WHERE version = 10", stood)
+        assert await migrate(connection) == []
+
+
 async def test_an_applied_migration_that_changed_is_refused(dsn: str) -> None:
     async with session(dsn) as connection:
         await connection.execute("UPDATE rowvec.schema_migration SET checksum = 'other' WHERE version = 2")
